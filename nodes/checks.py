@@ -1,0 +1,76 @@
+"""Checks of what comes in on sockets and widgets, before any work."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from ..projection import ImageToPromptError, Projection
+
+# Centre-cropping scales the short side to 224; beyond this the long side would not fit in memory.
+_MAX_ASPECT = 64
+
+
+def check_projection(projection: object) -> Projection:
+    """The payload of a PROJECTION socket, or an ImageToPromptError."""
+    if not isinstance(projection, Projection):
+        raise ImageToPromptError(
+            "a PROJECTION", type(projection).__name__, "Connect LoadProjection (socket projection)."
+        )
+    return projection
+
+
+def check_number(value: float, name: str) -> float:
+    """A finite number; values on links escape the widget's own range."""
+    if not math.isfinite(value):
+        raise ImageToPromptError(f"a finite {name}", f"{value}", f"Correct {name}.")
+    return float(value)
+
+
+def check_choice(value: str, options: Iterable[str], name: str) -> str:
+    """One of a combo's options; ComfyUI before 0.33 does not check them."""
+    allowed = list(options)
+    if value not in allowed:
+        quoted = ", ".join(repr(option) for option in allowed)
+        raise ImageToPromptError(f"{name} among {quoted}", repr(value), f"Correct {name}.")
+    return value
+
+
+def rgb(image: object, crop: str) -> Tensor:
+    """Pictures as (B, H, W, 3) float32 from an IMAGE of 1, 3 or more channels.
+
+    Grey is repeated, an alpha channel is dropped, as core nodes do. Raises ImageToPromptError
+    for another shape, no pictures, NaN, or sides too unequal to centre-crop.
+    """
+    got = f"{tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+    shape = image.shape if isinstance(image, Tensor) else ()
+    if len(shape) != 4 or 0 in shape or shape[-1] == 2:
+        _refuse_image("a picture or batch of shape (B, H, W, 1, 3 or 4)", got)
+    pictures = image.float()
+    if not torch.isfinite(pictures).all():
+        _refuse_image("finite pixels", "NaN or infinite ones")
+    height, width = shape[1:3]
+    if crop == "center" and max(height, width) > _MAX_ASPECT * min(height, width):
+        _refuse_image(f"sides within 1:{_MAX_ASPECT} for crop 'center'", f"{width}x{height}")
+    return pictures.expand(-1, -1, -1, 3) if shape[-1] == 1 else pictures[..., :3]
+
+
+def _refuse_image(expected: str, got: str) -> None:
+    raise ImageToPromptError(expected, got, "Correct what is connected to socket image.")
+
+
+def parse_weights(text: str) -> list[float] | None:
+    """Numbers from '1, 0.5, 2'; None if there are none. Raises ImageToPromptError."""
+    words = re.split(r"[\s,;]+", text.strip())
+    if words == [""]:
+        return None
+    try:
+        return [float(word) for word in words]
+    except ValueError as error:
+        raise ImageToPromptError(
+            "numbers separated by commas, one per image", repr(text), "Correct image_weights."
+        ) from error

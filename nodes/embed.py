@@ -1,0 +1,222 @@
+"""ImageToPromptEmbed: pictures, and a text if wanted, to CONDITIONING."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..projection import (
+    BLENDS,
+    PAPER_TEXT_WEIGHT,
+    Projection,
+    apply_strength,
+    condition,
+    has_words,
+    spherical_mean,
+)
+from ..projection.encoder import fingerprint
+from . import host
+from .checks import check_choice, check_number, check_projection, parse_weights, rgb
+from .host import io
+from .types import CATEGORY, PROJECTION
+
+log = logging.getLogger(__name__)
+
+IMAGES = ("one prompt per image", "one prompt from all")
+CROPS = ("center", "none")
+
+
+class ImageToPromptEmbed(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImageToPromptEmbed",
+            display_name="Image To Prompt Embed",
+            category=CATEGORY,
+            description=(
+                "Turns a picture into a prompt for SD 1.x, as plain CONDITIONING, with no training "
+                "and no adapter. Add a text to steer it. Use it as positive or negative, and with "
+                "core's Conditioning nodes (combine, area, mask, timestep range)."
+            ),
+            inputs=_inputs(),
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="CONDITIONING",
+                    tooltip=(
+                        "The picture as a prompt, in the shape that CLIP Text Encode gives: "
+                        "connect it to a KSampler's positive or negative."
+                    ),
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        projection: Projection,
+        clip: Any,
+        clip_vision: Any,
+        image: Tensor,
+        text: str,
+        text_weight: float,
+        strength: float,
+        images: str,
+        crop: str,
+        blend: str = "add",
+        image_weights: str = "",
+    ) -> io.NodeOutput:
+        check_choice(crop, CROPS, "crop")
+        check_choice(blend, BLENDS, "blend")
+        from_all = check_choice(images, IMAGES, "images") == IMAGES[1]
+        check_number(text_weight, "text_weight")
+        check_number(strength, "strength")
+        _check_pairing(check_projection(projection), clip, clip_vision)
+        pictures = rgb(image, crop)
+        weights = parse_weights(image_weights) if from_all else None
+
+        embeddings = torch.cat(
+            [projection.apply(v) for v in host.image_embeddings(clip_vision, pictures, crop)]
+        )
+        if from_all:
+            embeddings = spherical_mean(embeddings, weights)
+        encoded = host.encode_text(clip, text)
+        null = _null_prompt(clip, encoded, strength)
+        return io.NodeOutput(
+            [
+                _entry(states, extras, n, encoded.eos, embeddings, text_weight, blend, strength)
+                for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True)
+            ]
+        )
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        PROJECTION.Input("projection", tooltip="From Load Projection, for the same CLIP."),
+        io.Clip.Input(
+            "clip",
+            tooltip=(
+                "The text encoder of the SD 1.x checkpoint. Gives the text, the start token and "
+                "the empty prompt. CLIP Set Last Layer acts on these; the picture is always a "
+                "last-layer state, which is what the projection can invert."
+            ),
+        ),
+        io.ClipVision.Input(
+            "clip_vision",
+            tooltip="The vision half of the same CLIP: for SD 1.x clip-vit-large-patch14.",
+        ),
+        io.Image.Input(
+            "image",
+            tooltip="The picture, or a batch. Any size; it is scaled to the vision model's 224x224.",
+        ),
+        io.String.Input(
+            "text",
+            default="",
+            multiline=True,
+            dynamic_prompts=True,
+            tooltip=(
+                "Steers the picture, for instance 'in the snow'. Core's syntax works: (word:1.2), "
+                "embedding:name. Empty: the picture alone."
+            ),
+        ),
+        io.Float.Input(
+            "text_weight",
+            default=PAPER_TEXT_WEIGHT,
+            min=0.0,
+            max=10.0,
+            step=0.05,
+            tooltip=(
+                "How much of the text is added to the picture's slots. 0.6 is the paper's script; "
+                "0.3 to 1.2 is the useful range; higher follows the text more. Without a text it "
+                "has no effect."
+            ),
+        ),
+        io.Float.Input(
+            "strength",
+            default=1.0,
+            min=-10.0,
+            max=10.0,
+            step=0.05,
+            tooltip=(
+                "0: the empty prompt. 1: the picture (and text) as in the paper. Between: weaker. "
+                "Above 1: exaggerated. Below 0: away from the picture."
+            ),
+        ),
+        io.Combo.Input(
+            "images",
+            options=list(IMAGES),
+            default=IMAGES[0],
+            tooltip=(
+                "For a batch. one prompt per image: image i steers latent i of the batch. "
+                "one prompt from all: their mean, one prompt for everything."
+            ),
+        ),
+        io.Combo.Input(
+            "crop",
+            options=list(CROPS),
+            default=CROPS[0],
+            tooltip=(
+                "center: the middle square; the borders of wide and tall pictures are not seen. "
+                "none: the whole picture, squeezed to a square."
+            ),
+        ),
+        io.Combo.Input(
+            "blend",
+            options=list(BLENDS),
+            default="add",
+            optional=True,
+            tooltip=(
+                "How text joins the picture. add: plain sum, as in the paper's script; slots grow "
+                "with text_weight. add, keep length: the sum scaled back to the usual length, "
+                "gentler at high text_weight."
+            ),
+        ),
+        io.String.Input(
+            "image_weights",
+            default="",
+            optional=True,
+            tooltip=(
+                "For 'one prompt from all': a number for each image, like '1, 0.5, 2'. Higher "
+                "counts more, 0 leaves an image out. Empty: all equal."
+            ),
+        ),
+    ]
+
+
+def _check_pairing(projection: Projection, clip: Any, clip_vision: Any) -> None:
+    encoder = projection.encoder
+    host.check_clip(clip, encoder.text_width, encoder.name)
+    visual = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
+    if encoder.visual_projection not in (None, fingerprint(visual)):
+        log.warning(
+            "clip_vision is not the vision half of the projection's CLIP, though as wide; prompts "
+            "may be off. Load both from one file."
+        )
+
+
+def _null_prompt(clip: Any, encoded: host.EncodedText, strength: float) -> host.EncodedText:
+    """The encoded empty prompt, without encoding twice where it is known or not needed."""
+    if strength == 1 or not has_words(encoded.eos):
+        return encoded
+    return host.encode_text(clip, "")
+
+
+def _entry(
+    states: Tensor,
+    extras: dict[str, Any],
+    null: Tensor,
+    eos: list[int],
+    embeddings: Tensor,
+    text_weight: float,
+    blend: str,
+    strength: float,
+) -> list:
+    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend)
+    conditioning = apply_strength(conditioning, null, strength)
+    # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
+    return [conditioning, {**extras, "pooled_output": conditioning[:, eos[0]]}]
+
+
+NODES = [ImageToPromptEmbed]

@@ -1,0 +1,160 @@
+"""LoadProjection and SaveProjection."""
+
+from __future__ import annotations
+
+import logging
+
+from ..projection import (
+    METHODS,
+    ImageToPromptError,
+    Projection,
+    content_hash,
+    load_file,
+    save_projection,
+)
+from . import host
+from .checks import check_choice, check_number, check_projection
+from .host import io, ui
+from .types import CATEGORY, PROJECTION
+
+log = logging.getLogger(__name__)
+
+
+class LoadProjection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoadProjection",
+            display_name="Load Projection",
+            category=CATEGORY,
+            description=(
+                "Makes the projection that turns CLIP image embeddings into prompts, from a full "
+                "CLIP file (text and vision), in under a second and without training. "
+                "Or loads one that Save Projection wrote."
+            ),
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=host.projection_files(),
+                    tooltip=(
+                        "A full CLIP file or a saved projection (.safetensors). For SD 1.x: "
+                        "openai/clip-vit-large-patch14's model.safetensors in models/text_encoders "
+                        "or models/clip_vision. SD checkpoints do not contain what is needed. "
+                        "Saved projections are in models/projections."
+                    ),
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="pseudo-inverse",
+                    tooltip=(
+                        "How CLIP's text projection is inverted. pseudo-inverse: the paper's. "
+                        "ridge: damps weak directions instead of cutting them. transpose: no "
+                        "inverse at all, for comparison. A saved projection keeps its own."
+                    ),
+                ),
+                io.Float.Input(
+                    "cutoff",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    round=0.0001,
+                    tooltip=(
+                        "Singular values of the text projection below this are cut "
+                        "(pseudo-inverse) or damped (ridge); transpose ignores it. 0 is automatic: "
+                        "0.3 for CLIP ViT-L/14 as in the paper, 0.7 x median for others. Higher "
+                        "loses detail, much lower lets noise through. A saved projection keeps "
+                        "its own."
+                    ),
+                ),
+            ],
+            outputs=[
+                PROJECTION.Output(
+                    display_name="PROJECTION",
+                    tooltip="For Image To Prompt Embed and Save Projection.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        if host.paths_of(file):
+            return True
+        folders = ", ".join(host.searched_folders())
+        return (
+            f"Expected a .safetensors file in {folders}. Got {file!r}, which is not there. Place "
+            "openai/clip-vit-large-patch14's model.safetensors in one of them, and refresh."
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **_: object) -> str:
+        try:
+            return content_hash(_readable_path(file))
+        except ImageToPromptError as error:
+            return str(error)
+
+    @classmethod
+    def execute(cls, file: str, method: str, cutoff: float) -> io.NodeOutput:
+        check_choice(method, METHODS, "method")
+        projection = load_file(_readable_path(file), method, check_number(cutoff, "cutoff"))
+        log.info("%s: %s, cutoff %.4g", file, projection, projection.cutoff)
+        return io.NodeOutput(projection)
+
+
+def _readable_path(name: str) -> str:
+    """The first file of this name that holds a projection, or the first one at all.
+
+    A vision-only and a full CLIP file often share a name in two folders.
+    """
+    paths = host.paths_of(name)
+    if not paths:
+        raise ImageToPromptError(
+            f"a file in {', '.join(host.searched_folders())}", repr(name), "Choose another file."
+        )
+    for path in paths if len(paths) > 1 else ():
+        try:
+            load_file(path)
+        except ImageToPromptError as error:
+            log.debug("passed over %s: %s", path, error)
+        else:
+            return path
+    return paths[0]
+
+
+class SaveProjection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SaveProjection",
+            display_name="Save Projection",
+            category=CATEGORY,
+            description=(
+                "Saves a projection into models/projections as a small .safetensors file (2.4 MB "
+                "for SD 1.x), which Load Projection lists. It replaces the 1.7 GB CLIP file there."
+            ),
+            inputs=[
+                PROJECTION.Input("projection", tooltip="The projection to save."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="projection",
+                    tooltip=(
+                        "File name without number and ending; may contain a subfolder and core's "
+                        "%year%-style dates. Always inside the projections folder; never "
+                        "overwrites a file."
+                    ),
+                ),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, projection: Projection, filename_prefix: str) -> io.NodeOutput:
+        path = host.new_projection_path(filename_prefix)
+        save_projection(check_projection(projection), path)
+        log.info("saved %s as %s", projection, path)
+        return io.NodeOutput(ui=ui.PreviewText(path))
+
+
+NODES = [LoadProjection, SaveProjection]

@@ -1,0 +1,141 @@
+"""The projection: picture embedding in, prompt embedding out (SD-IPC, section 3).
+
+    u = M v + b             M: an inverse of W_t, (D, J);  v: image_embeds;  b: usually absent
+    e = norm * u / |u|      norm 27.5: the length of an EOS state of SD 1.x's text encoder
+
+The length is set after the inverse; scaling v before it changes nothing. Where a bias b is
+present v is scaled to length 1 first, since a bias only means something at a fixed scale.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .encoder import Encoder
+from .errors import ImageToPromptError
+from .guards import check_entries, check_spectrum
+from .inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
+
+PAPER_NORM = 27.5
+_DAMAGED = "The projection file is damaged: make it anew with LoadProjection and SaveProjection."
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Turns CLIP image embeddings into prompt embeddings of one text encoder. Immutable.
+
+    matrix: (D, J) float32, joint CLIP space -> text encoder's last-layer state.
+    singular_values: (N,) float32, descending, of the text projection W_t.
+    norm: length of a prompt embedding, in units of the text encoder's states.
+    method, cutoff, kept: how `matrix` was made; see `inverse`.
+    bias: (D,) float32 or None, added to M v with v of length 1.
+    Raises ImageToPromptError if the parts do not fit together.
+    """
+
+    matrix: Tensor
+    singular_values: Tensor
+    encoder: Encoder
+    method: str
+    cutoff: float
+    kept: int
+    norm: float = PAPER_NORM
+    bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        widths = (self.encoder.text_width, self.encoder.joint_width)
+        _require(tuple(self.matrix.shape) == widths, f"a matrix of {widths}", self.matrix)
+        _require(self.singular_values.ndim == 1, "a list of singular values", self.singular_values)
+        if self.bias is not None:
+            _require(tuple(self.bias.shape) == widths[:1], f"a bias of {widths[:1]}", self.bias)
+        for tensor in (self.matrix, self.singular_values, self.bias):
+            if tensor is not None:
+                finite = tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all())
+                _require(finite, "finite float32 numbers", tensor)
+        if not (math.isfinite(self.norm) and self.norm > 0):
+            raise ImageToPromptError("a finite norm > 0", f"{self.norm}", _DAMAGED)
+        if not (0 < self.kept <= len(self.singular_values) and 0 < self.cutoff < math.inf):
+            got = f"cutoff {self.cutoff}, kept {self.kept} of {len(self.singular_values)}"
+            raise ImageToPromptError("a cutoff > 0 that keeps something", got, _DAMAGED)
+
+    @classmethod
+    def from_text_projection(
+        cls,
+        text_projection: Tensor,
+        visual_projection: Tensor | None = None,
+        method: str = "pseudo-inverse",
+        cutoff: float = 0.0,
+        norm: float = PAPER_NORM,
+    ) -> Projection:
+        """The closed form of a CLIP.
+
+        text_projection: W_t (J, D); visual_projection: W_v (J, V), only to recognise the
+        encoder; both as `torch.nn.Linear.weight`. cutoff 0 is automatic: the paper's 0.3 for
+        ViT-L/14, 0.70 x the median singular value for any other encoder.
+        Raises ImageToPromptError for a matrix that is not a trained text projection.
+        """
+        check_entries(text_projection)
+        weight = text_projection.detach().to("cpu", torch.float32)
+        svd = decompose(weight)
+        check_spectrum(svd.values)
+        encoder = Encoder.of(weight, visual_projection)
+        inverse = invert(svd, method, cutoff or automatic_cutoff(svd.values, encoder))
+        return cls(
+            matrix=inverse.matrix,
+            singular_values=inverse.singular_values,
+            encoder=encoder,
+            method=method,
+            cutoff=inverse.cutoff,
+            kept=inverse.kept,
+            norm=norm,
+        )
+
+    def apply(self, image_embeds: Tensor) -> Tensor:
+        """Prompt embeddings (B, D) float32, each of length `norm`, from image embeddings.
+
+        image_embeds: (B, J), joint CLIP space, not normalised (any length gives the same).
+        Raises ImageToPromptError for another width, or an embedding without a direction.
+        """
+        if image_embeds.ndim != 2 or image_embeds.shape[1] != self.encoder.joint_width:
+            raise ImageToPromptError(
+                f"image embeddings of shape (B, {self.encoder.joint_width}) from the vision half "
+                f"of {self.encoder.name}",
+                f"{tuple(image_embeds.shape)}",
+                "Load the CLIP vision model that belongs to the projection (socket clip_vision).",
+            )
+        v = image_embeds.float()
+        _require_direction(v, "an image embedding")
+        matrix = self.matrix.to(v.device)
+        if self.bias is None:
+            u = v @ matrix.T  # (B, J) @ (J, D) -> (B, D)
+        else:
+            u = torch.nn.functional.normalize(v, dim=-1) @ matrix.T + self.bias.to(v.device)
+        _require_direction(u, "a projected image")
+        return self.norm * u / u.norm(dim=-1, keepdim=True)
+
+    def __repr__(self) -> str:
+        total = len(self.singular_values)
+        return f"Projection({self.encoder.name}, {self.method}, kept {self.kept} of {total})"
+
+
+def automatic_cutoff(values: Tensor, encoder: Encoder) -> float:
+    """The paper's 0.3 for ViT-L/14, the portable rule on the singular values (N,) for others."""
+    return PAPER_CUTOFF if encoder.is_vit_l14 else portable_cutoff(values)
+
+
+def _require(condition: bool, expected: str, tensor: Tensor) -> None:
+    if not condition:
+        raise ImageToPromptError(expected, f"{tuple(tensor.shape)} {tensor.dtype}", _DAMAGED)
+
+
+def _require_direction(rows: Tensor, what: str) -> None:
+    length = rows.norm(dim=-1)
+    if not (torch.isfinite(length) & (length > 0)).all():
+        raise ImageToPromptError(
+            f"{what} with finite numbers that are not all zero",
+            f"lengths {[round(x, 4) for x in length.tolist()[:8]]}",
+            "Check the picture (socket image) and the CLIP vision model for NaN.",
+        )

@@ -1,0 +1,123 @@
+"""Projections as safetensors files with metadata: saved and loaded bit for bit.
+
+A file holds the tensors of a `Projection` and, as metadata, everything else as JSON strings.
+`features` names what a reader must understand to use the file; today there is none beyond the
+matrix. A later version adds features and tensors, and an older reader refuses them by name
+instead of giving wrong prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .encoder import Encoder
+from .errors import ImageToPromptError
+from .projector import Projection
+
+FORMAT = "image-to-prompt projection"
+VERSION = 1
+_FEATURES: frozenset[str] = frozenset({"bias"})
+_REMAKE = "Save the projection again with SaveProjection."
+
+
+def save_projection(projection: Projection, path: str | Path) -> None:
+    """Write a projection to `path`, whole or not at all: an interrupt leaves no half file."""
+    path = Path(path)
+    tensors = {"matrix": projection.matrix, "singular_values": projection.singular_values}
+    if projection.bias is not None:
+        tensors["bias"] = projection.bias
+    with NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+        temporary = Path(part.name)
+    try:
+        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, _metadata(projection))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_projection(path: str | Path) -> Projection:
+    """Read a projection saved by `save_projection`.
+
+    Raises ImageToPromptError for another kind of file, a newer version, or a damaged one.
+    """
+    metadata, tensors = _read(path)
+    _check_header(metadata, path)
+    try:
+        return _projection(metadata, tensors)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ImageToPromptError(
+            "a whole projection file", f"{Path(path).name} without or with bad {error}", _REMAKE
+        ) from error
+
+
+def is_projection(metadata: Mapping[str, str] | None) -> bool:
+    """Whether safetensors metadata is that of a saved projection."""
+    return (metadata or {}).get("format") == FORMAT
+
+
+def _metadata(projection: Projection) -> dict[str, str]:
+    values = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "features": [] if projection.bias is None else ["bias"],
+        "encoder": asdict(projection.encoder),
+        "method": projection.method,
+        "cutoff": projection.cutoff,
+        "kept": projection.kept,
+        "norm": projection.norm,
+    }
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+
+
+def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+            # Clones: what safe_open gives may be a view of the mapped file.
+            wanted = file.keys() if is_projection(metadata) else ()
+            return metadata, {key: file.get_tensor(key).clone() for key in wanted}
+    except (SafetensorError, OSError) as error:
+        raise ImageToPromptError(
+            "a safetensors file", f"{Path(path).name}: {error}", "Get or save the file again."
+        ) from error
+
+
+def _check_header(metadata: dict[str, str], path: str | Path) -> None:
+    name = Path(path).name
+    if not is_projection(metadata):
+        raise ImageToPromptError(
+            "a projection file", f"{name}, which is another kind of file", "Choose a file "
+            "saved by SaveProjection, or a full CLIP file (text and vision) on LoadProjection."
+        )
+    try:
+        version = int(metadata["format_version"])
+        unknown = sorted(set(json.loads(metadata["features"])) - _FEATURES)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageToPromptError("a whole projection file", f"{name}: {error}", _REMAKE) from error
+    if version > VERSION or unknown:
+        got = f"{name} of version {version}" + (f" with {', '.join(unknown)}" if unknown else "")
+        raise ImageToPromptError(
+            f"a projection file of version {VERSION} or older", got, "Update Image-to-Prompt."
+        )
+
+
+def _projection(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Projection:
+    return Projection(
+        matrix=tensors["matrix"],
+        singular_values=tensors["singular_values"],
+        encoder=Encoder(**json.loads(metadata["encoder"])),
+        method=metadata["method"],
+        cutoff=float(json.loads(metadata["cutoff"])),
+        kept=int(json.loads(metadata["kept"])),
+        norm=float(json.loads(metadata["norm"])),
+        bias=tensors.get("bias"),
+    )
