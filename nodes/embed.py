@@ -109,7 +109,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.Image.Input(
             "image",
-            tooltip="The picture, or a batch. Any size; it is scaled to the vision model's 224x224.",
+            tooltip="The picture, or a batch. Any size; the vision model sees it at 224x224.",
         ),
         io.String.Input(
             "text",
