@@ -1,0 +1,1 @@
+"""Workflows to load in ComfyUI, and the programs that run them without its page."""

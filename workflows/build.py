@@ -1,0 +1,154 @@
+"""Writes the workflows, for the page and for the API, from one description of each graph.
+
+    python workflows/build.py
+
+After a change of a node or of a graph run it again; a test fails while the files are stale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+if not __package__:
+    import checkout  # noqa: F401  makes the next line work for a script
+
+from image_to_prompt.workflows import notes
+from image_to_prompt.workflows.graph import Graph, Node
+
+HERE = Path(__file__).resolve().parent
+
+# Columns of the page, from left to right.
+NOTE, LOAD, PROMPT, SAMPLE, RESULT = -440, 0, 400, 1240, 1580
+REGION = 840  # between PROMPT and SAMPLE
+
+
+class Sd1(Graph):
+    """The part that every workflow has: three files in, one picture out."""
+
+    def __init__(self, note: str) -> None:
+        super().__init__()
+        self.add("MarkdownNote", (NOTE, 0), **{"": note})
+        self.checkpoint = self.add("CheckpointLoaderSimple", (LOAD, 0))
+        self.clip_vision = self.add("CLIPVisionLoader", (LOAD, 150))
+        self.projection = self.add("LoadProjection", (LOAD, 260))
+
+    def picture(self, row: int) -> Node:
+        return self.add("LoadImage", (LOAD, 420 + 370 * row))
+
+    def embed(self, image: Node, row: int = 0, **widgets: object) -> Node:
+        return self.add(
+            "ImageToPromptEmbed",
+            (PROMPT, 420 * row),
+            projection=self.projection.out(),
+            clip=self.checkpoint.out(1),
+            clip_vision=self.clip_vision.out(),
+            image=image.out(),
+            **widgets,
+        )
+
+    def empty_text(self, row: int = 1) -> Node:
+        return self.add("CLIPTextEncode", (PROMPT, 420 * row), clip=self.checkpoint.out(1))
+
+    def finish(self, positive: Node, negative: Node, name: str, width: int = 512) -> Sd1:
+        latent = self.add("EmptyLatentImage", (SAMPLE, 320), width=width)
+        sampled = self.add(
+            "KSampler",
+            (SAMPLE, 0),
+            model=self.checkpoint.out(0),
+            positive=positive.out(),
+            negative=negative.out(),
+            latent_image=latent.out(),
+        )
+        decoded = self.add(
+            "VAEDecode", (SAMPLE, 490), samples=sampled.out(), vae=self.checkpoint.out(2)
+        )
+        self.add("SaveImage", (RESULT, 0), images=decoded.out(), filename_prefix=name)
+        return self
+
+
+def variation() -> Graph:
+    """A picture is the whole prompt."""
+    graph = Sd1(notes.VARIATION)
+    prompt = graph.embed(graph.picture(0))
+    return graph.finish(prompt, graph.empty_text(), "variation")
+
+
+def edit() -> Graph:
+    """A picture and a text together."""
+    graph = Sd1(notes.EDIT)
+    prompt = graph.embed(graph.picture(0), text="in the snow")
+    return graph.finish(prompt, graph.empty_text(), "edit")
+
+
+def several_references() -> Graph:
+    """One prompt from two pictures, weighted."""
+    graph = Sd1(notes.SEVERAL_REFERENCES)
+    first, second = graph.picture(0), graph.picture(1)
+    batch = graph.add("ImageBatch", (PROMPT, 600), image1=first.out(), image2=second.out())
+    prompt = graph.embed(batch, images="one prompt from all", image_weights="1, 0.5")
+    return graph.finish(prompt, graph.empty_text(), "several_references")
+
+
+def negative_picture() -> Graph:
+    """Towards one picture, away from another."""
+    graph = Sd1(notes.NEGATIVE_PICTURE)
+    wanted, unwanted = graph.picture(0), graph.picture(1)
+    positive = graph.embed(wanted)
+    negative = graph.embed(unwanted, row=1, strength=0.5)
+    return graph.finish(positive, negative, "negative_picture")
+
+
+def two_regions() -> Graph:
+    """One picture on the left, another on the right, with a seam that both share."""
+    graph = Sd1(notes.TWO_REGIONS)
+    pictures = [graph.picture(0), graph.picture(1)]
+    areas = [
+        graph.add(
+            "ConditioningSetAreaPercentage",
+            (REGION, 420 * row),
+            conditioning=graph.embed(picture, row).out(),
+            width=0.55,
+            x=x,
+        )
+        for row, (picture, x) in enumerate(zip(pictures, (0.0, 0.45), strict=True))
+    ]
+    both = graph.add(
+        "ConditioningCombine",
+        (REGION, 220),
+        conditioning_1=areas[0].out(),
+        conditioning_2=areas[1].out(),
+    )
+    return graph.finish(both, graph.empty_text(2), "two_regions", width=768)
+
+
+# Numbered in the file names, so that the page lists them from simple to hard.
+GRAPHS: tuple[Callable[[], Graph], ...] = (
+    variation, edit, several_references, negative_picture, two_regions,
+)  # fmt: skip
+
+
+def files() -> dict[Path, str]:
+    """The text of every workflow file, by its path from this folder."""
+    texts = {}
+    for number, graph in enumerate(GRAPHS, 1):
+        name = graph.__name__
+        texts[Path(f"{number}_{name}.json")] = _text(graph().page())
+        texts[Path("api", f"{name}.json")] = _text(graph().api())
+    return texts
+
+
+def _text(content: dict) -> str:
+    return json.dumps(content, indent=1) + "\n"
+
+
+def main() -> None:
+    for path, text in files().items():
+        (HERE / path).parent.mkdir(exist_ok=True)
+        (HERE / path).write_text(text, encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Starts a ComfyUI as a subprocess, without writing into its folder.
+
+    with server.start(hosts.first(), Path("build/comfy/mine")) as url: ...
+
+It gets a base directory of its own (models, input, output, user, and this pack as its only custom
+node), sees the host's models and any further model folders, and is stopped with all its children
+at the end. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .hosts import PACK, Host, HostError
+
+NODE = "ImageToPromptEmbed"
+FOLDERS = ("models", "input", "output", "temp", "user", "custom_nodes")
+LOG = "comfyui.log"
+# Understood by 0.3.64 and 0.33.0 alike. Without a database file nothing is left behind, and
+# without API nodes the page asks nothing of the internet.
+FLAGS = (
+    "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
+)  # fmt: skip
+_NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "__pycache__")
+_TAIL_LINES = 25
+
+
+@contextmanager
+def start(
+    host: Host,
+    base: Path,
+    models: Sequence[Path] = (),
+    cpu: bool = True,
+    seconds: float = 240,
+    flags: Sequence[str] = (),
+) -> Iterator[str]:
+    """Run the host on a free port of this machine, and give its address.
+
+    base: folder for everything it writes, made if missing; the log is `comfyui.log` in it.
+    models: further folders laid out as `models/` is (checkpoints/, clip_vision/, ...).
+    seconds: how long it may take to answer. Raises HostError, with the end of the log, if it
+    does not start or our nodes are not in it.
+    """
+    base = base.expanduser().resolve()
+    _prepare(base, [*models, host.folder / "models"])
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [str(host.python), "main.py", "--listen", "127.0.0.1", "--port", str(port)]
+    command += ["--base-directory", str(base), "--user-directory", str(base / "user")]
+    command += ["--temp-directory", str(base)]
+    command += ["--extra-model-paths-config", str(base / "paths.yaml")]
+    command += [*FLAGS, *(["--cpu"] if cpu else []), *flags]
+    log = base / LOG
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command,
+            cwd=host.folder,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _wait(process, url, seconds, host, log)
+            _require_nodes(url, host, log)
+            yield url
+        finally:
+            _stop(process)
+
+
+def get_json(url: str, seconds: float = 30) -> dict:
+    """What a GET answers, parsed."""
+    with urllib.request.urlopen(url, timeout=seconds) as answer:
+        return json.load(answer)
+
+
+def _prepare(base: Path, models: Sequence[Path]) -> None:
+    for name in FOLDERS:
+        (base / name).mkdir(parents=True, exist_ok=True)
+    pack = base / "custom_nodes" / "image-to-prompt"
+    if pack.is_symlink():
+        pack.unlink()
+    elif pack.exists():
+        shutil.rmtree(pack)
+    try:
+        pack.symlink_to(PACK, target_is_directory=True)
+    except OSError:  # Windows without the privilege to link
+        shutil.copytree(PACK, pack, ignore=_NOT_COPIED)
+    (base / "paths.yaml").write_text(json.dumps(_model_paths(models)))  # JSON is YAML
+
+
+def _model_paths(models: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """One section for each folder, listing every kind of model that it has a subfolder for."""
+    sections = {}
+    for number, folder in enumerate(models):
+        folder = folder.expanduser().resolve()
+        if not folder.is_dir():
+            raise HostError(f"{folder}, named as a folder of models, does not exist.")
+        kinds = {kind.name: kind.name for kind in sorted(folder.iterdir()) if kind.is_dir()}
+        kinds.pop("configs", None)  # the host's own, and set by itself
+        if kinds:
+            sections[f"models_{number}"] = {"base_path": str(folder), **kinds}
+    return sections
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait(process: subprocess.Popen, url: str, seconds: float, host: Host, log: Path) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise HostError(f"{host} ended with exit code {process.returncode}.\n{_tail(log)}")
+        with suppress(OSError, ValueError):  # refused, or half an answer: not ready yet
+            get_json(f"{url}/system_stats", seconds=5)
+            return
+        time.sleep(0.25)
+    raise HostError(f"{host} did not answer within {seconds:.0f} s.\n{_tail(log)}")
+
+
+def _require_nodes(url: str, host: Host, log: Path) -> None:
+    with suppress(urllib.error.HTTPError):
+        if get_json(f"{url}/object_info/{NODE}"):
+            return
+    raise HostError(f"{host} started, but did not load this pack's nodes.\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+    return "\n".join([f"The end of {log}:", *(f"  {line}" for line in lines)])
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End the server and whatever it started: politely, then not."""
+    for name in ("SIGTERM", "SIGKILL"):
+        if process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, getattr(signal, name))
+            else:
+                process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
