@@ -104,15 +104,13 @@ def chunks_of(host_path, segments):
 
 def published(reference, embeddings, chunks, alpha):
     """[SOS, words, e + alpha T, ...] for each chunk; no words: [SOS, e, e, ...]."""
-    rows = []
-    for e in embeddings:
-        slots = []
-        for chunk in chunks:
-            states, eos = reference_states(reference, chunk), len(chunk) - 1
-            weight = 0.0 if chunks == [[(49406, 1.0), (49407, 1.0)]] else alpha
-            slots += [*states[:eos], *(e + weight * states[eos:])]
-        rows.append(slots)
-    return np.array(rows)
+    weight = 0.0 if chunks == [[(49406, 1.0), (49407, 1.0)]] else alpha
+    slots = []
+    for chunk in chunks:
+        states, eos = reference_states(reference, chunk), len(chunk) - 1
+        words = np.broadcast_to(states[:eos], (len(embeddings), eos, states.shape[-1]))
+        slots += [words, embeddings[:, None] + weight * states[eos:]]
+    return np.concatenate(slots, axis=1)
 
 
 CASES = {

@@ -1,0 +1,121 @@
+"""Runs every test: here, and inside each ComfyUI that is found. Called by `make test`.
+
+A host's tests need the host's own packages, so they run in its Python, with pytest added in an
+environment of ours under build/ that only borrows the host's packages and never changes them.
+The last lines say what passed, and what could not be run and why.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "tests"
+sys.path.insert(0, str(ROOT / "workflows"))  # scripts there run from anywhere, like this one
+
+import hosts  # noqa: E402
+
+
+@dataclass
+class Result:
+    """Counts of one pytest run."""
+
+    where: str
+    passed: int
+    failed: int
+    skipped: dict[str, int]
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.passed} passed, {self.failed} failed"
+        return line + "".join(f"\n    {n} not run: {why}" for why, n in self.skipped.items())
+
+
+def main(arguments: list[str]) -> int:
+    BUILD.mkdir(parents=True, exist_ok=True)
+    search = hosts.search()
+    lint = subprocess.run([sys.executable, "-m", "ruff", "check", "--quiet", "."], cwd=ROOT)
+    # Where a host exists its tests run inside it; without one they are all skipped and counted.
+    here = ["tests", "--ignore=tests/host"] if search.hosts else ["tests"]
+    results = [run("without ComfyUI", sys.executable, [*here, *arguments])]
+    for host in search.hosts:
+        print(f"\n=== {host}", flush=True)
+        python = borrowing_environment(host)
+        results.append(run(str(host), python, ["tests/host", *arguments], host.folder))
+    print("\n" + "\n".join(str(result) for result in results))
+    for problem in search.problems:
+        print(f"Host tests could not be run: {problem}")
+    failed = sum(result.failed for result in results) + (lint.returncode != 0)
+    passed = sum(result.passed for result in results)
+    skipped = sum(sum(result.skipped.values()) for result in results)
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    return 1 if failed or not passed else 0
+
+
+def run(where: str, python: str | Path, arguments: list[str], host: Path | None = None) -> Result:
+    """One pytest run, shown as it goes; a run that dies counts as one failure."""
+    report = BUILD / f"{re.sub(r'[^A-Za-z0-9.]+', '-', where)}.xml"
+    report.unlink(missing_ok=True)
+    environment = dict(os.environ, **({"IMAGE_TO_PROMPT_HOST": str(host)} if host else {}))
+    command = [str(python), "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
+    finished = subprocess.run(command, cwd=ROOT, env=environment)
+    if not report.exists():
+        return Result(where, 0, 1, {})
+    result = read_report(where, report)
+    if finished.returncode not in (0, 1) and not result.failed:
+        result.failed = 1  # pytest itself broke, or found nothing to run
+    return result
+
+
+def read_report(where: str, report: Path) -> Result:
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    total, failures, errors, skips = (
+        int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped")
+    )
+    reasons: dict[str, int] = {}
+    for skip in suite.iter("skipped"):
+        reason = skip.get("message", "no reason given")
+        reasons[reason] = reasons.get(reason, 0) + 1
+    failed = failures + errors
+    return Result(where, total - failed - skips, failed, reasons)
+
+
+def borrowing_environment(host: hosts.Host) -> Path:
+    """A Python that sees the host's packages, with the test extra installed beside them."""
+    folder = BUILD / f"python-{re.sub(r'[^A-Za-z0-9]+', '-', str(host.folder)).strip('-')}"
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    ready = folder / "ready"
+    if ready.exists():
+        return python
+    subprocess.run([str(host.python), "-m", "venv", "--clear", str(folder)], check=True)
+    (site_packages(python)[0] / "host.pth").write_text(
+        "\n".join(str(path) for path in site_packages(host.python)) + "\n"
+    )
+    wanted = [
+        requirement.split(";")[0].strip()
+        for requirement in importlib.metadata.requires("image-to-prompt") or []
+        if re.search(r"extra == ['\"]host-test['\"]", requirement)
+    ]
+    install = [str(python), "-m", "pip", "install", "--quiet", *wanted]
+    subprocess.run(install, check=True)
+    ready.touch()
+    return python
+
+
+def site_packages(python: str | Path) -> list[Path]:
+    """The package folders on a Python's path, those of its .pth files included."""
+    code = "import sys; print(*[p for p in sys.path if p.endswith('-packages')], sep='\\n')"
+    found = subprocess.run(
+        [str(python), "-c", code], check=True, capture_output=True, text=True, cwd=BUILD
+    )
+    return [Path(line) for line in found.stdout.splitlines()]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
