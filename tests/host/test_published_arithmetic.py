@@ -37,7 +37,8 @@ def projection(models):
 def pictures():
     generator = torch.Generator().manual_seed(3)
     coarse = torch.rand(3, 3, 6, 6, generator=generator)
-    return torch.nn.functional.interpolate(coarse, (224, 224), mode="bicubic").clamp(0, 1).movedim(1, -1)
+    smooth = torch.nn.functional.interpolate(coarse, (224, 224), mode="bicubic")
+    return smooth.clamp(0, 1).movedim(1, -1)
 
 
 def run(host, projection, models, pictures, text="", **changes):
@@ -219,7 +220,7 @@ def test_clip_skip_acts_on_the_text_and_not_on_the_picture(host, models, project
     import nodes as core
 
     (skipped_clip,) = core.CLIPSetLastLayer().set_last_layer(models[1], -2)
-    reference, clip, vision = models
+    reference, _, vision = models
     (plain, _), = run(host, projection, models, pictures[:1])
     (skipped, _), = run(host, projection, (reference, skipped_clip, vision), pictures[:1])
     assert torch.equal(plain[:, 1:], skipped[:, 1:])
