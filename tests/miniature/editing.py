@@ -1,0 +1,62 @@
+"""The editing curve: how often a text's change takes, and how often the rest stays."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from image_to_prompt.projection.prompt import condition
+
+from . import closed_forms as forms
+from .oracle import agreement, read
+from .rows import NORM, Cases
+from .sampling import Miniature, noise_of
+from .scores import Score, share
+from .world import COLOURS, SHAPES, Scenes
+
+ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+KINDS = ("colour", "shape")
+
+
+def changed(scenes: Scenes, kind: str) -> tuple[list[str], Scenes]:
+    """Edit texts, and the scenes as they should be after the edit; the rest is unspoken."""
+    step = 1 + torch.arange(len(scenes)) % 3
+    if kind == "shape":
+        shape = (scenes.shape + step) % len(SHAPES)
+        texts = [f"a picture of a {SHAPES[i]}" for i in shape]
+        return texts, Scenes(**vars(scenes) | {"shape": shape})
+    colour = (scenes.figure + step) % len(COLOURS)
+    colour = torch.where(colour == scenes.ground, (colour + 4) % len(COLOURS), colour)
+    texts = [f"something {COLOURS[i]}" for i in colour]
+    return texts, Scenes(**vars(scenes) | {"figure": colour})
+
+
+def edited(mini: Miniature, embeddings: Tensor, texts: list[str], alpha: float) -> Tensor:
+    """The paper's editing rule, one text a picture: conditions (N, 77, 96)."""
+    states, ends = mini.states(texts)
+    rows = [
+        condition(states[i : i + 1], [int(ends[i])], embeddings[i : i + 1], alpha)
+        for i in range(len(texts))
+    ]
+    return torch.cat(rows)
+
+
+def curve(
+    mini: Miniature, case: Cases, form: forms.Affine, seed: int, steps: int, guidance: float
+) -> list[dict[str, str | float | Score]]:
+    """For each kind of edit and each weight of the text: `takes` and `stays`."""
+    embeddings = forms.apply(form, case.embeds, NORM)
+    noise = noise_of(seed, len(embeddings))
+    points = []
+    for kind in KINDS:
+        texts, target = changed(case.scenes, kind)
+        for alpha in ALPHAS:
+            context = edited(mini, embeddings, texts, alpha)
+            pictures = mini.draw(context, noise, steps, guidance)
+            found = agreement(read(pictures), target)
+            edit, rest = ("figure_colour", "shape") if kind == "colour" else ("shape", "figure_colour")
+            stays = found[rest] & found["ground_colour"]
+            points.append(
+                {"kind": kind, "alpha": alpha, "takes": share(found[edit]), "stays": share(stays)}
+            )
+    return points
