@@ -121,12 +121,10 @@ def _events(url: str, client: str) -> Iterator[dict]:
 
 
 def _is_end(event: dict, number: str) -> bool:
+    """Whether this is the last message of the run. Errors come earlier and are in the history."""
     data = event.get("data") or {}
-    return (
-        event["type"] in ("executing", "execution_error", "execution_interrupted")
-        and data.get("prompt_id") == number
-        and (event["type"] != "executing" or data.get("node") is None)
-    )
+    ours = event["type"] == "executing" and data.get("prompt_id") == number
+    return ours and data.get("node") is None
 
 
 def _show(event: dict, number: str, graph: dict, progress: Progress) -> None:

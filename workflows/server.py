@@ -15,6 +15,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -62,7 +64,7 @@ def start(
     command += ["--extra-model-paths-config", str(base / "paths.yaml")]
     command += [*FLAGS, *(["--cpu"] if cpu else []), *flags]
     log = base / LOG
-    with log.open("wb") as stream:
+    with log.open("wb") as stream, _ended_by_sigterm():
         process = subprocess.Popen(
             command,
             cwd=host.folder,
@@ -80,6 +82,15 @@ def start(
             _stop(process)
 
 
+def place(base: Path, kind: str, file: Path) -> str:
+    """Make a model file visible to a host started on `base`; the name it has in its lists."""
+    file = file.expanduser().resolve()
+    folder = base.expanduser().resolve() / "models" / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    _link(folder / file.name, file)
+    return file.name
+
+
 def get_json(url: str, seconds: float = 30) -> dict:
     """What a GET answers, parsed."""
     with urllib.request.urlopen(url, timeout=seconds) as answer:
@@ -89,16 +100,22 @@ def get_json(url: str, seconds: float = 30) -> dict:
 def _prepare(base: Path, models: Sequence[Path]) -> None:
     for name in FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
-    pack = base / "custom_nodes" / "image-to-prompt"
-    if pack.is_symlink():
-        pack.unlink()
-    elif pack.exists():
-        shutil.rmtree(pack)
-    try:
-        pack.symlink_to(PACK, target_is_directory=True)
-    except OSError:  # Windows without the privilege to link
-        shutil.copytree(PACK, pack, ignore=_NOT_COPIED)
+    _link(base / "custom_nodes" / "image-to-prompt", PACK)
     (base / "paths.yaml").write_text(json.dumps(_model_paths(models)))  # JSON is YAML
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink() or link.is_file():
+        link.unlink()
+    elif link.exists():
+        shutil.rmtree(link)
+    try:
+        link.symlink_to(target, target_is_directory=target.is_dir())
+    except OSError:  # Windows without the privilege to link
+        if target.is_dir():
+            shutil.copytree(target, link, ignore=_NOT_COPIED)
+        else:
+            shutil.copy2(target, link)
 
 
 def _model_paths(models: Sequence[Path]) -> dict[str, dict[str, str]]:
@@ -143,6 +160,20 @@ def _require_nodes(url: str, host: Host, log: Path) -> None:
 def _tail(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
     return "\n".join([f"The end of {log}:", *(f"  {line}" for line in lines)])
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the block, where it would else leave the server running."""
+    own = threading.current_thread() is threading.main_thread()
+    if not own or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen) -> None:
