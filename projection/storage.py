@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .encoder import Encoder
@@ -35,10 +35,11 @@ def save_projection(projection: Projection, path: str | Path) -> None:
     tensors = {"matrix": projection.matrix, "singular_values": projection.singular_values}
     if projection.bias is not None:
         tensors["bias"] = projection.bias
-    with NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        temporary = Path(part.name)
+    content = save({k: t.contiguous() for k, t in tensors.items()}, _metadata(projection))
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, _metadata(projection))
+        # Not save_file or tempfile: theirs would be readable by this user only.
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

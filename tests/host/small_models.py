@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 WIDTH, LAYERS = 768, 2
 VISION = {
     "model_type": "clip_vision_model",
