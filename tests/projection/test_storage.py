@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,11 +118,13 @@ class Stop(Exception):
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(saved, projection, monkeypatch):
     before = saved.read_bytes()
 
-    def half_written(tensors, path, metadata):
-        path.write_bytes(before[: len(before) // 2])
+    write = Path.write_bytes
+
+    def half_written(path, content):
+        write(path, content[: len(content) // 2])
         raise Stop
 
-    monkeypatch.setattr(storage, "save_file", half_written)
+    monkeypatch.setattr(Path, "write_bytes", half_written)
     with pytest.raises(Stop):
         save_projection(projection, saved)
     assert saved.read_bytes() == before
@@ -142,16 +146,24 @@ def test_a_rename_that_fails_leaves_the_old_file_and_nothing_else(saved, project
 
 def test_at_no_moment_is_there_half_a_file_of_the_final_name(projection, tmp_path, monkeypatch):
     seen = []
-    write = storage.save_file
+    write = Path.write_bytes
 
-    def watched(tensors, path, metadata):
-        write(tensors, path, metadata)
+    def watched(path, content):
+        write(path, content)
         seen.append(sorted(p.suffix for p in tmp_path.iterdir()))
 
-    monkeypatch.setattr(storage, "save_file", watched)
+    monkeypatch.setattr(Path, "write_bytes", watched)
     save_projection(projection, tmp_path / "p.safetensors")
     assert seen == [[".part"]]
     assert [p.name for p in tmp_path.iterdir()] == ["p.safetensors"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
+def test_others_may_read_a_saved_file_as_any_other(tmp_path):
+    save_projection(variants()["plain"], tmp_path / "p.safetensors")
+    (tmp_path / "ordinary").write_bytes(b"")
+    modes = [(tmp_path / name).stat().st_mode for name in ("p.safetensors", "ordinary")]
+    assert modes[0] == modes[1]
 
 
 def test_saving_again_replaces_the_file(tmp_path):
