@@ -20,8 +20,8 @@ from image_to_prompt.workflows.graph import Graph, Node
 HERE = Path(__file__).resolve().parent
 
 # Columns of the page, from left to right.
-NOTE, LOAD, PROMPT, SAMPLE, RESULT = -440, 0, 400, 1240, 1580
-REGION = 840  # between PROMPT and SAMPLE
+NOTE, LOAD, PROMPT, REGION, SAMPLE = -440, 0, 400, 860, 860
+REGIONS_WIDTH, SAMPLE_WIDTH = 390, 360
 
 
 class Sd1(Graph):
@@ -51,20 +51,21 @@ class Sd1(Graph):
     def empty_text(self, row: int = 1) -> Node:
         return self.add("CLIPTextEncode", (PROMPT, 420 * row), clip=self.checkpoint.out(1))
 
-    def finish(self, positive: Node, negative: Node, name: str, width: int = 512) -> Sd1:
-        latent = self.add("EmptyLatentImage", (SAMPLE, 320), width=width)
+    def finish(
+        self, positive: Node, negative: Node, name: str, x: int = SAMPLE, width: int = 512
+    ) -> Sd1:
+        """Sample, decode and save, in columns from `x` on."""
+        latent = self.add("EmptyLatentImage", (x, 320), width=width)
         sampled = self.add(
             "KSampler",
-            (SAMPLE, 0),
+            (x, 0),
             model=self.checkpoint.out(0),
             positive=positive.out(),
             negative=negative.out(),
             latent_image=latent.out(),
         )
-        decoded = self.add(
-            "VAEDecode", (SAMPLE, 490), samples=sampled.out(), vae=self.checkpoint.out(2)
-        )
-        self.add("SaveImage", (RESULT, 0), images=decoded.out(), filename_prefix=name)
+        decoded = self.add("VAEDecode", (x, 490), samples=sampled.out(), vae=self.checkpoint.out(2))
+        self.add("SaveImage", (x + SAMPLE_WIDTH, 0), images=decoded.out(), filename_prefix=name)
         return self
 
 
@@ -120,7 +121,8 @@ def two_regions() -> Graph:
         conditioning_1=areas[0].out(),
         conditioning_2=areas[1].out(),
     )
-    return graph.finish(both, graph.empty_text(2), "two_regions", width=768)
+    x = REGION + REGIONS_WIDTH
+    return graph.finish(both, graph.empty_text(2), "two_regions", x, width=768)
 
 
 # Numbered in the file names, so that the page lists them from simple to hard.
