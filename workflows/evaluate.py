@@ -1,7 +1,7 @@
 """The evaluation on real models: how alike are a picture and what its prompt brings back?
 
-    python workflows/evaluate.py --checkpoint sd15.safetensors --clip clip-vit-large-patch14.safetensors \\
-        --pictures photos/ --judge dino=dinov2-base/ --gpu
+    python workflows/evaluate.py --checkpoint sd15.safetensors \\
+        --clip clip-vit-large-patch14.safetensors --pictures photos/ --judge dino=dinov2/ --gpu
 
 Runs the variation workflow on a ComfyUI for every picture and row, and compares the results with
 the reference picture by the image embeddings of one or more judges. Prints a table with 95 %
@@ -104,8 +104,8 @@ def clip_judge(file: Path) -> Judge:
     )  # fmt: skip
     model = CLIPVisionModelWithProjection(config).eval()
     with safe_open(file, "pt") as stored:
-        wanted = [key for key in stored.keys() if key.startswith(("vision_model.", "visual_proj"))]
-        state = {key: stored.get_tensor(key).float() for key in wanted if "position_ids" not in key}
+        wanted = [k for k in set(stored.keys()) if k.startswith(("vision_model.", "visual_proj"))]
+        state = {k: stored.get_tensor(k).float() for k in wanted if "position_ids" not in k}
     model.load_state_dict(state)
     processor = CLIPImageProcessor()
     return lambda image: model(**processor(images=image, return_tensors="pt")).image_embeds[0]
