@@ -32,7 +32,11 @@ CROPS = ("center", "none")
 class ImageToPromptEmbed(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
+            search_aliases=[
+                "image prompt", "image variation", "picture to prompt", "sd-ipc", "ip-adapter",
+                "reference image", "image conditioning",
+            ],  # fmt: skip
             node_id="ImageToPromptEmbed",
             display_name="Image To Prompt Embed",
             category=CATEGORY,

@@ -33,6 +33,13 @@ def extension_of(nodes: list[type[io.ComfyNode]]) -> ComfyExtension:
     return Extension()
 
 
+def schema(search_aliases: list[str], **fields: Any) -> io.Schema:
+    """A node's schema, with the words it is also found by where the host knows such (0.33)."""
+    if "search_aliases" in io.Schema.__dataclass_fields__:
+        fields["search_aliases"] = search_aliases
+    return io.Schema(**fields)
+
+
 # --- folders ---------------------------------------------------------------------------------
 
 

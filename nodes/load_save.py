@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 class LoadProjection(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
+            search_aliases=["image to prompt", "sd-ipc", "clip projection", "text projection"],
             node_id="LoadProjection",
             display_name="Load Projection",
             category=CATEGORY,
@@ -125,7 +126,8 @@ def _readable_path(name: str) -> str:
 class SaveProjection(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.schema(
+            search_aliases=["export projection", "image to prompt"],
             node_id="SaveProjection",
             display_name="Save Projection",
             category=CATEGORY,

@@ -30,11 +30,11 @@ def spherical_mean(embeddings: Tensor, weights: Sequence[float] | None = None) -
     rows, merged = _merge_copies(embeddings, checked)
     if len(rows) == 1:
         return rows
-    points = rows.double()
+    points = rows.cpu().double()  # some devices have no float64
     radius = points.norm(dim=-1, keepdim=True)
     mean = _karcher_mean(points / radius, merged)
     # Rows share one length up to rounding; fall back on their mean where they do not.
-    return (mean * (merged @ radius)).to(embeddings.dtype).reshape(1, -1)
+    return (mean * (merged @ radius)).to(embeddings).reshape(1, -1)
 
 
 def _check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -59,7 +59,7 @@ def _merge_copies(embeddings: Tensor, weights: list[float]) -> tuple[Tensor, Ten
         members[row].append(weights[index])
     sums = [math.fsum(each) for each in members]
     total = math.fsum(sums)
-    shares = torch.tensor([s / total for s in sums], dtype=torch.float64, device=rows.device)
+    shares = torch.tensor([s / total for s in sums], dtype=torch.float64)
     return rows, shares
 
 
