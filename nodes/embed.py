@@ -33,10 +33,7 @@ class ImageToPromptEmbed(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return host.schema(
-            search_aliases=[
-                "image prompt", "image variation", "picture to prompt", "sd-ipc", "ip-adapter",
-                "reference image", "image conditioning",
-            ],  # fmt: skip
+            search_aliases=["image prompt", "image variation", "reference image", "sd-ipc"],
             node_id="ImageToPromptEmbed",
             display_name="Image To Prompt Embed",
             category=CATEGORY,
