@@ -1,0 +1,367 @@
+"""Malformed inputs of the nodes: pictures, numbers, choices, weights, pairings, files, prefixes.
+
+Each case is given tools by tests/host/test_malformed.py: `embed`, `load` and `save` call a node
+with good inputs but for those named; `validate` asks LoadProjection about a file name; `place`
+puts a file into a model folder.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from image_to_prompt.tests.fixtures import builders
+from image_to_prompt.tests.malformed.case import Case
+from image_to_prompt.tests.malformed.stand_ins import SIZE, Clip, ClipVision
+
+NAN, INF = float("nan"), float("inf")
+PICTURE = torch.rand(2, 8, 8, 3, generator=builders.generator(0))
+
+
+def _embed(name: str, says: tuple[str, ...], **bad: object) -> Case:
+    return Case(f"embed: {name}", lambda tools: tools.embed(**bad), says)
+
+
+def _spoilt(value: float) -> torch.Tensor:
+    picture = PICTURE.clone()
+    picture[1, 2, 3, 0] = value
+    return picture
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+IMAGE = ("socket image",)
+PICTURES = [
+    *(
+        _embed(f"image {name}", (*IMAGE, got), image=image)
+        for name, image, got in (
+            ("nothing", None, "NoneType"),
+            ("a file name", "photo.png", "str"),
+            ("a list of pictures", [PICTURE], "list"),
+            ("a latent", {"samples": PICTURE}, "dict"),
+            ("an array", PICTURE.numpy(), "ndarray"),
+            ("a number", 0.5, "float"),
+        )
+    ),
+    *(
+        _embed(f"image of shape {shape}", (*IMAGE, str(shape)), image=torch.zeros(shape))
+        for shape in (
+            (),
+            (3,),
+            (8, 8),
+            (8, 8, 3),
+            (1, 1, 8, 8, 3),
+            (0, 8, 8, 3),
+            (1, 0, 8, 3),
+            (1, 8, 0, 3),
+            (1, 8, 8, 0),
+            (1, 8, 8, 2),
+            (0, 0, 0, 0),
+        )
+    ),
+    *(
+        _embed(
+            f"image with {value} in one pixel", (*IMAGE, "NaN or infinite"), image=_spoilt(value)
+        )
+        for value in (NAN, INF, -INF)
+    ),
+    _embed("image with channels first", (*IMAGE, "(1, 3, 64, 64)"), image=torch.ones(1, 3, 64, 64)),
+    _embed("image all NaN", (*IMAGE, "NaN or infinite"), image=PICTURE * NAN),
+    _embed("grey image with NaN", (*IMAGE, "NaN"), image=torch.full((1, 8, 8, 1), NAN)),
+    _embed("RGBA image with NaN", (*IMAGE, "NaN"), image=torch.full((1, 8, 8, 4), NAN)),
+    *(
+        _embed(
+            f"image {width} wide and {height} high, cropped",
+            (*IMAGE, "1:64", f"{width}x{height}", "crop 'center'"),
+            image=torch.zeros(1, height, width, 3),
+        )
+        for width, height in ((65, 1), (1, 65), (1, 5000), (5000, 3), (130, 2))
+    ),
+]
+
+# --- numbers and choices ----------------------------------------------------------------------
+
+NUMBERS = [
+    *(
+        _embed(
+            f"{name} {value}", (f"a finite {name}", str(value), f"Correct {name}"), **{name: value}
+        )
+        for name in ("text_weight", "strength")
+        for value in (NAN, INF, -INF)
+    ),
+    *(
+        _embed(f"{name} {value!r}", (name,), **{name: value})
+        for name in ("text_weight", "strength")
+        for value in (None, "strong")
+    ),
+    *(
+        _embed(f"{name} of {what}", (name,), **{name: value})
+        for name in ("text_weight", "strength")
+        for what, value in (("401 digits", 10**400), ("1e39, which float32 lacks", 1e39))
+    ),
+    *(
+        _embed(f"{name} {value!r}", (f"{name} among", good, repr(value)), **{name: value})
+        for name, good in (
+            ("images", "'one prompt from all'"),
+            ("crop", "'center', 'none'"),
+            ("blend", "'add, keep length'"),
+        )
+        for value in ("", "other", None, 0, True)
+    ),
+    _embed("crop with a capital", ("crop among", "'Center'"), crop="Center"),
+    _embed("crop in British", ("crop among", "'centre'"), crop="centre"),
+]
+
+# --- weights of pictures ----------------------------------------------------------------------
+
+ALL = {"images": "one prompt from all"}
+WEIGHTS = [
+    *(
+        _embed(
+            f"image_weights {text!r}",
+            ("numbers separated by commas, one per image", repr(text), "Correct image_weights"),
+            image_weights=text,
+            **ALL,
+        )
+        for text in ("a", "1, b", "1 2 x", ",", ",1", "0x10 1", "1/2 1", "50% 50%", "1..5 1", "- 1")
+    ),
+    *(
+        _embed(
+            f"image_weights {text!r}",
+            ("2 finite weights >= 0, one per image, not all zero", "image_weights"),
+            image_weights=text,
+            **ALL,
+        )
+        for text in ("1", "1 2 3", "0, 0", "-1, 1", "nan 1", "1 inf", "1e400 1", "-0.5;2", "1 -inf")
+    ),
+    _embed(
+        "opposite pictures",
+        ("opposite directions", "one prompt per image"),
+        clip_vision=ClipVision(embeds=torch.cat([torch.ones(1, SIZE), -torch.ones(1, SIZE)])),
+        **ALL,
+    ),
+]
+
+# --- pairings ---------------------------------------------------------------------------------
+
+TEXT = ("the text encoder of SD 1.x", "SD 1.x checkpoint (socket clip)")
+VISION = ("joint width 32", "socket clip_vision", "Load CLIP Vision", "clip-vit-large-patch14")
+PAIRINGS = [
+    *(
+        _embed(f"projection {name}", ("a PROJECTION", got, "socket projection"), projection=value)
+        for name, value, got in (
+            ("nothing", None, "NoneType"),
+            ("a file name", "clip.safetensors", "str"),
+            ("a dictionary", {"matrix": PICTURE}, "dict"),
+            ("a matrix", builders.text_projection(), "Tensor"),
+            ("a number", 1, "int"),
+        )
+    ),
+    _embed("clip nothing", ("a CLIP", "no text encoder", *TEXT[1:]), clip=None),
+    *(
+        _embed(f"clip of {name}", (*TEXT, got, ", ".join(sorted(parts))), clip=Clip(parts))
+        for name, parts, got in (
+            ("SDXL", ("l", "g"), "SDXL"),
+            ("the SDXL refiner", ("g",), "SDXL"),
+            ("SD 2.x", ("h",), "SD 2.x"),
+            ("FLUX", ("l", "t5xxl"), "T5"),
+            ("T5 alone", ("t5xxl",), "T5"),
+            ("another model", ("gemma2_2b",), "another model"),
+            ("another model with more parts", ("llama", "l"), "another model"),
+            ("nothing known", (), "another model"),
+        )
+    ),
+    *(
+        _embed(
+            f"clip of width {width}",
+            ("a text encoder of width 32", f"width {width}", "socket clip"),
+            clip=Clip(width=width),
+        )
+        for width in (768, 1024, 1280, 31)
+    ),
+    _embed("clip whose tokens have no end", ("EOS", "socket clip"), clip=Clip(end=7), text="a"),
+    *(
+        _embed(
+            f"clip with {length} states",
+            ("77 slots", "socket clip"),
+            clip=Clip(length=length),
+            text="a",
+        )
+        for length in (1, 76)
+    ),
+    *(
+        _embed(
+            f"clip whose states are {width} wide, text {text!r}",
+            ("a text encoder of width 32", "clip"),
+            clip=Clip(states_width=width),
+            text=text,
+        )
+        for width in (31, 64)
+        for text in ("", "a word")
+    ),
+    _embed("clip_vision nothing", (*VISION, "no CLIP vision model"), clip_vision=None),
+    *(
+        _embed(f"clip_vision of {name}", (*VISION, got), clip_vision=ClipVision(joint=joint))
+        for name, joint, got in (
+            ("ViT-H, as for IP-Adapter", 1024, "joint width 1024 (ViT-H)"),
+            ("ViT-bigG", 1280, "joint width 1280 (ViT-bigG)"),
+            ("ViT-B", 512, "joint width 512 (ViT-B)"),
+            ("an unknown width", 77, "joint width 77"),
+            ("ViT-L/14 with a small projection", 768, "joint width 768"),
+        )
+    ),
+    _embed(
+        "clip_vision without projection, as SigLIP and DINO",
+        (*VISION, "without a CLIP projection"),
+        clip_vision=ClipVision(has_projection=False),
+    ),
+    _embed("clip_vision of something else", (*VISION, "without"), clip_vision=object()),
+    *(
+        _embed(
+            f"clip_vision that gives {name}",
+            ("finite numbers that are not all zero", "socket image", "CLIP vision model"),
+            clip_vision=ClipVision(embeds=torch.full((1, SIZE), value)),
+        )
+        for name, value in (("NaN", NAN), ("zeros", 0.0), ("infinite numbers", INF))
+    ),
+    *(
+        _embed(
+            f"clip_vision that gives {width} numbers",
+            ("(B, 32)", f"(1, {width})", "socket clip_vision"),
+            clip_vision=ClipVision(embeds=torch.ones(1, width)),
+        )
+        for width in (31, 48, 1024)
+    ),
+]
+
+# --- LoadProjection ---------------------------------------------------------------------------
+
+
+def _placed(name: str, says: tuple[str, ...], content, kind: str = "text_encoders") -> Case:
+    """A bad file in a model folder, chosen on the node. content: tensors or bytes."""
+
+    def act(tools):
+        return tools.load(file=tools.place(kind, content))
+
+    return Case(f"load: {name}", act, says)
+
+
+def _load(name: str, says: tuple[str, ...], **bad: object) -> Case:
+    return Case(f"load: {name}", lambda tools: tools.load(**bad), says)
+
+
+FOLDERS = ("text_encoders", "clip_vision", "projections")
+NAMES = ("gone.safetensors", "", "../clip.safetensors", "/etc/passwd", "a\0b", ".", "text_encoders")
+LOADING = [
+    *(
+        Case(
+            f"validate: the file {name!r}",
+            lambda tools, n=name: tools.validate(n),
+            (repr(name), "clip-vit-large-patch14", "refresh", *FOLDERS),
+        )
+        for name in (*NAMES, None)
+    ),
+    *(_load(f"the file {name!r}", (repr(name), *FOLDERS), file=name) for name in NAMES),
+    *(
+        _load(f"method {value!r}", ("method among", "'pseudo-inverse'", repr(value)), method=value)
+        for value in ("", "pinv", None, 3)
+    ),
+    *(
+        _load(f"cutoff {value}", ("finite cutoff", str(value)), cutoff=value)
+        for value in (NAN, INF, -INF, -0.3)
+    ),
+    *(_load(f"cutoff {value!r}", ("cutoff",), cutoff=value) for value in (None, "low")),
+    _load("a cutoff above everything", ("largest singular value", "LoadProjection"), cutoff=9.0),
+    _placed("a web page", ("safetensors", "LoadProjection"), b"<html>" * 99),
+    _placed("an empty file", ("safetensors", "LoadProjection"), b""),
+    _placed("a vision model", ("vision-only", "LoadProjection"), builders.vision_only()),
+    _placed(
+        "a vision model in its own folder",
+        ("vision-only", "models/text_encoders"),
+        builders.vision_only(),
+        "clip_vision",
+    ),
+    _placed("an SD checkpoint", ("Stable Diffusion", "full CLIP"), builders.sd1_checkpoint()),
+    _placed(
+        "a text encoder",
+        ("without its projection", "full CLIP"),
+        builders.text_only(projection=False),
+    ),
+    _placed(
+        "an identity",
+        ("identity", "full CLIP"),
+        {**builders.transformers_clip(), "text_projection.weight": torch.eye(SIZE)},
+    ),
+    _placed(
+        "a web page among the projections",
+        ("safetensors", "full CLIP"),
+        b"<html>" * 9,
+        "projections",
+    ),
+    _placed(
+        "a LoRA among the projections",
+        ("holds none of", "full CLIP"),
+        {"lora_up.weight": torch.ones(4, 4)},
+        "projections",
+    ),
+]
+
+# --- SaveProjection ---------------------------------------------------------------------------
+
+INSIDE = ("a file name inside the projections folder", "Correct filename_prefix")
+SAVING = [
+    *(
+        Case(
+            f"save: the prefix {prefix!r}",
+            lambda tools, p=prefix: tools.save(filename_prefix=p),
+            (*INSIDE, repr(prefix)),
+        )
+        for prefix in (
+            "",
+            " ",
+            "\t",
+            ".",
+            "..",
+            "../x",
+            "../../x",
+            "a/../../x",
+            "a/b/../../../x",
+            "/tmp/x",
+            "/x",
+            "..//x",
+            "./../x",
+            "a/..",
+            "a\0b",
+            "\0",
+        )
+    ),
+    Case(
+        "save: a prefix through a link that leads out",
+        lambda tools: tools.save(filename_prefix=f"{tools.link_out()}/x"),
+        INSIDE,
+    ),
+    Case(
+        "save: a prefix of 300 letters",
+        lambda tools: tools.save(filename_prefix="x" * 300),
+        ("filename_prefix",),
+    ),
+    Case(
+        "save: a prefix below a file",
+        lambda tools: tools.save(filename_prefix=f"{tools.file_inside()}/x"),
+        ("filename_prefix",),
+    ),
+    *(
+        Case(
+            f"save: projection {name}",
+            lambda tools, v=value: tools.save(projection=v),
+            ("a PROJECTION", got, "socket projection"),
+        )
+        for name, value, got in (
+            ("nothing", None, "NoneType"),
+            ("a file name", "p.safetensors", "str"),
+            ("a matrix", builders.text_projection(), "Tensor"),
+            ("a dictionary", {}, "dict"),
+        )
+    ),
+]
+
+CASES = [*PICTURES, *NUMBERS, *WEIGHTS, *PAIRINGS, *LOADING, *SAVING]
