@@ -1,6 +1,6 @@
 """Every malformed input of a node, in the real host: its clear error, and the host unharmed.
 
-The cases are data in tests/malformed/nodes.py.
+The cases are data in tests/malformed: nodes.py and file_nodes.py.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import torch
 
 from image_to_prompt.projection import save_projection
 from image_to_prompt.tests.fixtures import builders
+from image_to_prompt.tests.malformed import file_nodes, nodes
 from image_to_prompt.tests.malformed.case import Case, check
-from image_to_prompt.tests.malformed.nodes import CASES, PICTURE
 from image_to_prompt.tests.malformed.stand_ins import Clip, ClipVision
+
+CASES = [*nodes.CASES, *file_nodes.CASES]
 
 # Not right yet. Each is strict: the test fails as soon as its case is explained as it should be.
 _NUMBER = "checks.check_number: TypeError of math.isfinite"
@@ -59,7 +61,7 @@ class Tools:
             "projection": builders.small_projection(),
             "clip": Clip(),
             "clip_vision": ClipVision(),
-            "image": PICTURE,
+            "image": nodes.PICTURE,
             "text": "in the snow",
             "text_weight": 0.6,
             "strength": 1.0,
