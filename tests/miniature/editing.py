@@ -54,7 +54,8 @@ def curve(
             context = edited(mini, embeddings, texts, alpha)
             pictures = mini.draw(context, noise, steps, guidance)
             found = agreement(read(pictures), target)
-            edit, rest = ("figure_colour", "shape") if kind == "colour" else ("shape", "figure_colour")
+            pair = ("figure_colour", "shape")
+            edit, rest = pair if kind == "colour" else pair[::-1]
             stays = found[rest] & found["ground_colour"]
             points.append(
                 {"kind": kind, "alpha": alpha, "takes": share(found[edit]), "stays": share(stays)}

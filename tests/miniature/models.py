@@ -95,7 +95,8 @@ def save(model: nn.Module, part: str, folder: Path = WEIGHTS, **facts: str) -> N
 def load(part: str, folder: Path = WEIGHTS) -> nn.Module:
     """The narrow model of a part in fp32, frozen, in evaluation mode."""
     model = BUILDERS[part]()
-    state = {name: value.float() for name, value in load_file(folder / f"{part}.safetensors").items()}
+    stored = load_file(folder / f"{part}.safetensors")
+    state = {name: value.float() for name, value in stored.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("position_ids")]
     if missing or unexpected:

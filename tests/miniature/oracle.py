@@ -48,7 +48,7 @@ def _read_one(picture: Tensor) -> tuple[Tensor, ...]:
     ground, ground_error = _name(ground_rgb)
     figure, figure_error = _name(figure_rgb)
     cover = _cover(picture, ground_rgb, figure_rgb)
-    shape, x, y, radius, angle, misfit = _fit(cover)
+    shape, x, y, radius, angle, misfit = fit(cover)
     readable = (
         (contrast > MIN_CONTRAST)
         & (max(ground_error, figure_error) < MAX_COLOUR_ERROR)
@@ -78,7 +78,7 @@ def _cover(picture: Tensor, ground: Tensor, figure: Tensor) -> Tensor:
     return (share / line.square().sum().clamp(min=1e-6)).clamp(0, 1)
 
 
-def _fit(cover: Tensor) -> tuple[Tensor, ...]:
+def fit(cover: Tensor) -> tuple[Tensor, ...]:
     """Best template's shape, centre, radius, angle, and misfit."""
     solid = F.relu(cover - 0.2) / 0.8  # faint noise far away must not pull the centre
     axis = torch.arange(SIDE) + 0.5

@@ -1,4 +1,4 @@
-"""The rows of the evaluation's table: one way each of turning a picture or caption into a prompt."""
+"""The rows of the evaluation's table: ways of turning a picture or a caption into a prompt."""
 
 from __future__ import annotations
 

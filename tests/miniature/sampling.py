@@ -38,7 +38,8 @@ class Miniature:
     def states(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Text states (N, 77, 96) of captions and the slot (N,) of each one's first end token."""
         ids = Tokenizer()(captions)
-        return torch.cat([text_states(self.clip, part) for part in ids.split(100)]), end_positions(ids)
+        states = torch.cat([text_states(self.clip, part) for part in ids.split(100)])
+        return states, end_positions(ids)
 
     @torch.no_grad()
     def image_embeds(self, pictures: Tensor) -> Tensor:

@@ -44,7 +44,9 @@ def second_embeds(second: CLIPModel, pictures: Tensor) -> Tensor:
     return F.normalize(second.visual_projection(states), dim=-1)
 
 
-def score(second: CLIPModel, pictures: Tensor, truth: Scenes, reference: Tensor) -> dict[str, Score]:
+def score(
+    second: CLIPModel, pictures: Tensor, truth: Scenes, reference: Tensor
+) -> dict[str, Score]:
     """One row: pictures (N, 3, 64, 64) against the scenes and pictures they should repeat."""
     found = agreement(read(pictures), truth)
     similar = (second_embeds(second, pictures) * second_embeds(second, reference)).sum(dim=-1)

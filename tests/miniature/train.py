@@ -16,13 +16,15 @@ from miniature.models import WEIGHTS
 PARTS = ("taesd", "clip", "second", "unet")
 
 
-def train_part(part: str, seed: int, steps: int | None, out: Path) -> None:
+def train_part(
+    part: str, seed: int, steps: int | None, out: Path, initial: Path | None = None
+) -> None:
     """Train one part and write its weights; later parts read the weights of earlier ones."""
     facts = {"seed": str(seed)}
     if part == "taesd":
         from miniature import train_taesd
 
-        model = train_taesd.train(seed, steps)
+        model = train_taesd.polish(train_taesd.train(seed, steps), seed)
         facts |= {name: f"{value:.6f}" for name, value in train_taesd.measure(model).items()}
     elif part == "unet":
         from miniature import train_unet
@@ -31,7 +33,7 @@ def train_part(part: str, seed: int, steps: int | None, out: Path) -> None:
     else:
         from miniature import train_clip
 
-        model = train_clip.train(part, seed, steps)
+        model = train_clip.train(part, seed, steps, initial)
     models.save(model, part, out, **facts)
     print(part, facts)
 
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="other than the recipe's number of steps")
+    parser.add_argument("--initial", type=Path, help="weights a CLIP begins from")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--snapshot", action="store_true", help="write the U-Net as it stands")
@@ -60,7 +63,7 @@ def main() -> None:
         snapshot(options.seed, options.out)
         return
     for part in PARTS if options.part == "all" else (options.part,):
-        train_part(part, options.seed, options.steps, options.out)
+        train_part(part, options.seed, options.steps, options.out, options.initial)
 
 
 if __name__ == "__main__":

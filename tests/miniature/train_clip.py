@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPModel
 
@@ -15,7 +17,7 @@ from .captions import FULL, PARTIAL, write
 from .preprocess import preprocess
 from .tokenizer import Tokenizer, end_positions
 from .training import Run
-from .world import COLOURS, SHAPES, SIDE, combinations, coverage, place, render
+from .world import COLOURS, MAX_RADIUS, SHAPES, SIDE, Scenes, combinations, coverage, place, render
 
 ATTRIBUTES = (len(SHAPES), len(COLOURS), len(COLOURS))
 SHAPE_WEIGHT, COLOUR_WEIGHT = 1.0, 0.1  # of the auxiliary head
@@ -27,26 +29,29 @@ SPREADING = patches.spread()
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one CLIP is trained: batch size, steps, rate, share of patches kept, picture side."""
+    """How one CLIP is trained; `keep` is the share of patches kept, `side` the picture side."""
 
     batch: int
     steps: int
     rate: float
     keep: float
     side: int
+    alone: int  # steps in which the picture tower trains on its heads, without captions
+    locked: int  # step from which the text tower is kept and the picture tower follows it
 
 
 RECIPES = {
-    "clip": Recipe(batch=64, steps=1000, rate=1e-3, keep=0.15625, side=224),
-    "second": Recipe(batch=64, steps=1000, rate=2e-3, keep=1.0, side=models.SECOND_SIDE),
+    "clip": Recipe(batch=64, steps=1600, rate=2e-3, keep=0.140625, side=224, alone=500, locked=1000),
+    "second": Recipe(batch=64, steps=1000, rate=2e-3, keep=1.0, side=models.SECOND_SIDE, alone=300, locked=1000),
 }
 
 
 class WithHeads(nn.Module):
-    """A CLIP and two heads that help it to see shapes and are dropped after training.
+    """A CLIP and heads that help it to see shapes and are dropped after training.
 
     `names` classifies the attributes from the class token; `cover` tells, from each patch's
-    token, which of its pixels belong to the figure.
+    token after the first layer, which of its pixels belong to the figure; `whole` tells from its
+    last token the figure's shape and where its centre is.
     """
 
     def __init__(self, clip: CLIPModel) -> None:
@@ -56,6 +61,7 @@ class WithHeads(nn.Module):
         self.patches = vision.image_size // vision.patch_size  # along one side
         self.names = nn.Linear(vision.hidden_size, sum(ATTRIBUTES))
         self.cover = nn.Linear(vision.hidden_size, (SIDE // self.patches) ** 2)
+        self.whole = nn.Linear(vision.hidden_size, len(SHAPES) + 2)
 
 
 def image_states(clip: CLIPModel, pixels: Tensor) -> Tensor:
@@ -127,7 +133,9 @@ def draw_captions(triples: Tensor, generator: torch.Generator) -> tuple[list[str
     return captions, torch.tensor(named)
 
 
-def contrastive(image: Tensor, text: Tensor, scale: Tensor, triples: Tensor, named: Tensor) -> Tensor:
+def contrastive(
+    image: Tensor, text: Tensor, scale: Tensor, triples: Tensor, named: Tensor
+) -> Tensor:
     """Symmetric cross entropy; captions that fit another picture too are no negatives for it."""
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T  # (image, text)
     same = (triples[:, None] == triples[None]) | ~named[None]  # (image, text, attribute)
@@ -157,18 +165,35 @@ def start(clip: CLIPModel) -> None:
     places[1:] = PLACE_SIZE * torch.cat([rows, columns], dim=-1).flatten(0, 1)
 
 
-def train(part: str, seed: int, steps: int | None = None) -> CLIPModel:
-    """Train "clip" or "second" to the end and return it with the averaged weights."""
+def train(
+    part: str, seed: int, steps: int | None = None, initial: Path | None = None
+) -> CLIPModel:
+    """Train "clip" or "second" to the end and return it with the averaged weights.
+
+    initial: a safetensors file of weights to begin from in place of random ones.
+    """
     recipe = RECIPES[part]
     torch.manual_seed(seed)  # the initial weights: transformers offers no generator for them
     model = WithHeads(models.BUILDERS[part]())
     start(model.clip)
-    run = Run(part, model, steps or recipe.steps, recipe.rate, seed, decay=0.05)
+    if initial:
+        model.load_state_dict(load_file(initial), strict=False)
+    run = Run(part, model, steps or recipe.steps, recipe.rate, seed, decay=0.05, average=0.99)
     tokenizer = Tokenizer()
     while run.step < run.steps:
+        if run.step == recipe.locked:
+            lock_text(run)
         _step(run, model, tokenizer, recipe)
     run.adopt_mean()
     return model.clip
+
+
+@torch.no_grad()
+def lock_text(run: Run) -> None:
+    """From here on the text tower is what it is now: the average must not lag behind it."""
+    for name, value in run.parameters.items():
+        if name.startswith(("clip.text", "clip.logit_scale")):
+            value.copy_(run.mean[name])
 
 
 def _step(run: Run, model: WithHeads, tokenizer: Tokenizer, recipe: Recipe) -> None:
@@ -179,18 +204,22 @@ def _step(run: Run, model: WithHeads, tokenizer: Tokenizer, recipe: Recipe) -> N
     hidden, kept = _see(model, render(scenes), recipe, generator)
     outputs = layers(model.clip, hidden)
     state = model.clip.vision_model.post_layernorm(outputs[-1][:, 0])
-    image = model.clip.visual_projection(state)
-    text = model.clip.text_projection(end_states(model.clip, tokenizer(captions)))
-    scale = model.clip.logit_scale.clamp(max=MAX_SCALE).exp()
-    match = contrastive(image, text, scale, triples, named)
     names = model.names(state)
-    cover = cover_loss(model, outputs[-2][:, 1:], coverage(scenes), kept)
+    cover = cover_loss(model, outputs[0][:, 1:], coverage(scenes), kept)
+    whole = whole_loss(model, outputs[-1][:, 1:], scenes, kept)
+    loss = auxiliary(names, triples) + cover + whole
     guess = names[:, : len(SHAPES)].argmax(-1)
-    run.descend(
-        match + auxiliary(names, triples) + cover,
-        match=match.item(), cover=cover.item(), scale=scale.item(),
-        shape=(guess == triples[:, 0]).float().mean().item(),
-    )  # fmt: skip
+    facts = {"shape": (guess == triples[:, 0]).float().mean().item()}
+    facts |= {"cover": cover.item(), "whole": whole.item()}
+    if run.step >= recipe.alone:
+        image = model.clip.visual_projection(state)
+        with torch.set_grad_enabled(run.step < recipe.locked):
+            text = model.clip.text_projection(end_states(model.clip, tokenizer(captions)))
+        scale = model.clip.logit_scale.clamp(max=MAX_SCALE).exp()
+        match = contrastive(image, text, scale, triples, named)
+        facts |= {"match": match.item(), "scale": scale.item()}
+        loss = loss + match
+    run.descend(loss, **facts)
 
 
 def _see(
@@ -207,15 +236,22 @@ def _see(
 
 
 def cover_loss(model: WithHeads, tokens: Tensor, cover: Tensor, kept: Tensor) -> Tensor:
-    """How well each kept patch's token tells figure from ground, pixel by pixel.
-
-    The tokens are those of the last but one layer: what the class token pools in the last.
-    """
+    """How well each kept patch's token tells figure from ground, pixel by pixel."""
     size = SIDE // model.patches
     target = F.unfold(cover[:, None], size, stride=size).transpose(1, 2)  # (N, patches, pixels)
     target = target.gather(1, kept[:, :, None].expand(-1, -1, target.shape[-1]))
     tokens = F.layer_norm(tokens, tokens.shape[-1:])
     return F.binary_cross_entropy_with_logits(model.cover(tokens), target)
+
+
+def whole_loss(model: WithHeads, tokens: Tensor, scenes: Scenes, kept: Tensor) -> Tensor:
+    """How well each kept patch's token knows the figure's shape and the way to its centre."""
+    size = SIDE // model.patches
+    centre = torch.stack([kept % model.patches, kept // model.patches], dim=-1) * size + size / 2
+    way = (torch.stack([scenes.x, scenes.y], dim=-1)[:, None] - centre) / MAX_RADIUS
+    shape, found = model.whole(F.layer_norm(tokens, tokens.shape[-1:])).split([len(SHAPES), 2], -1)
+    wanted = scenes.shape[:, None].expand(kept.shape).flatten()
+    return F.cross_entropy(shape.flatten(0, 1), wanted) + F.mse_loss(found, way)
 
 
 def draw_kept(pictures: Tensor, share: float, generator: torch.Generator) -> Tensor:

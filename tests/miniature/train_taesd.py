@@ -15,6 +15,7 @@ from .training import Run, generator_of
 from .world import SIDE, render, sample
 
 BATCH, STEPS, RATE = 16, 2200, 2e-3
+POLISH_STEPS, POLISH_RATE = 500, 8e-4  # then the decoder alone, for the latents it will get
 CROP, WHOLE_FROM = 40, 1900  # crops of this side first, whole pictures from this step on
 LATENT_NOISE = 0.05  # the decoder must not depend on details that a sampler cannot hit
 MOMENT_WEIGHT = 0.02
@@ -51,21 +52,52 @@ def train(seed: int, steps: int | None = None) -> AutoencoderTiny:
     return model
 
 
-def _step(run: Run, model: AutoencoderTiny) -> None:
-    generator = run.generator()
+def polish(model: AutoencoderTiny, seed: int, steps: int | None = None) -> AutoencoderTiny:
+    """Train the decoder on whole pictures, for the encoder as it is."""
+    model = model.requires_grad_(True).to(memory_format=torch.channels_last)
+    run = Run(
+        "taesd-decoder", model.decoder, steps or POLISH_STEPS, POLISH_RATE, seed + 1,
+        decay=1e-4, average=0.99,
+    )  # fmt: skip
+    while run.step < run.steps:
+        generator = run.generator()
+        pictures = draw(generator)
+        with torch.no_grad():
+            latents = model.encode(pictures).latents
+        square, loss = reconstruction(model, latents, pictures, generator)
+        run.descend(loss, psnr=10 * math.log10(4 / square))
+    run.adopt_mean()
+    return model
+
+
+def draw(generator: torch.Generator) -> Tensor:
+    """A batch of training pictures in [-1, 1]."""
     few = BATCH // CLOUD_SHARE
     pictures = render(sample(BATCH - few, "train", generator))
     pictures = torch.cat([pictures, clouds(few, generator)]) * 2 - 1
-    if run.step < WHOLE_FROM:
-        top, left = torch.randint(SIDE - CROP + 1, (2,), generator=generator).tolist()
-        pictures = pictures[:, :, top : top + CROP, left : left + CROP]
-    pictures = pictures.contiguous(memory_format=torch.channels_last)
-    latents = model.encode(pictures).latents
+    return pictures.contiguous(memory_format=torch.channels_last)
+
+
+def reconstruction(
+    model: AutoencoderTiny, latents: Tensor, pictures: Tensor, generator: torch.Generator
+) -> tuple[float, Tensor]:
+    """Mean squared error, and the loss, of pictures decoded from latents with a little noise."""
     noise = torch.randn(latents.shape, generator=generator)
     output = model.decode(latents + LATENT_NOISE * noise).sample
     square = F.mse_loss(output, pictures)
-    loss = square + 0.1 * F.l1_loss(output, pictures) + MOMENT_WEIGHT * _moments(latents)
-    run.descend(loss, psnr=10 * math.log10(4 / square.item()), std=latents.std().item())
+    return square.item(), square + 0.1 * F.l1_loss(output, pictures)
+
+
+def _step(run: Run, model: AutoencoderTiny) -> None:
+    generator = run.generator()
+    pictures = draw(generator)
+    if run.step < WHOLE_FROM:
+        top, left = torch.randint(SIDE - CROP + 1, (2,), generator=generator).tolist()
+        pictures = pictures[:, :, top : top + CROP, left : left + CROP]
+    latents = model.encode(pictures).latents
+    square, loss = reconstruction(model, latents, pictures, generator)
+    loss = loss + MOMENT_WEIGHT * _moments(latents)
+    run.descend(loss, psnr=10 * math.log10(4 / square), std=latents.std().item())
 
 
 def _moments(latents: Tensor) -> Tensor:

@@ -76,7 +76,8 @@ class Run:
         self.seconds += now - self._clock
         self._clock = now
         means = "  ".join(f"{k} {v / self._count:.4f}" for k, v in self._sums.items())
-        print(f"{self.path.stem} {self.step}/{self.steps}  {self.seconds:.0f} s  {means}", flush=True)
+        head = f"{self.path.stem} {self.step}/{self.steps}  {self.seconds:.0f} s"
+        print(f"{head}  {means}", flush=True)
         self._sums, self._count = {}, 0
         if self.step % 200 == 0 or self.step >= self.steps:
             self.save()
