@@ -1,0 +1,178 @@
+"""The main job, on real photographs: python workflows/demo.py (or `make demo`).
+
+Each reference picture becomes a prompt: three variations, an edit with a text, and the empty
+prompt for comparison. With a ComfyUI on this machine it is started on the CPU and runs the API
+workflows; without one the same `projection/` code runs with diffusers. The models are the
+trained miniature, or your own files:
+
+    python workflows/demo.py --checkpoint v1-5.safetensors --clip clip-vit-large-patch14.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if not __package__:
+    import checkout  # noqa: F401  makes the next lines work for a script
+
+from image_to_prompt.workflows import client, grid, hosts, material, run, server
+from image_to_prompt.workflows.material import Reference
+
+SEEDS = (1, 2, 3)
+OUT = hosts.PACK / "build"
+# The miniature draws 64 x 64; the rest is what it was trained and judged with.
+MINIATURE = {"width": 64, "height": 64, "steps": 12, "cfg": 3.0, "KSampler.scheduler": "simple"}
+MINIATURE_EDIT = ("something red",)  # it knows the words of its own world only
+EDITS = ("in the snow", "an oil painting")
+
+Job = tuple[str, int, str | None, float]  # label, seed, text (None: no edit), strength
+Maker = Callable[[Reference, Job], Path]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Model files, the settings they need, and what to tell of them."""
+
+    checkpoint: Path
+    clip: Path
+    told: str
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+def jobs_of(reference: Reference) -> list[Job]:
+    """Everything that is made from one reference, in the order of the grid's columns."""
+    variations: list[Job] = [(f"variation {seed}", seed, None, 1.0) for seed in SEEDS]
+    edits: list[Job] = [(f"+ {text}", SEEDS[0], text, 1.0) for text in reference.edits]
+    return [*variations, *edits, ("empty prompt", SEEDS[0], None, 0.0)]
+
+
+def make_rows(references: Sequence[Reference], make: Maker) -> list[list[grid.Cell]]:
+    """The grid's rows: the reference, then its jobs."""
+    rows = []
+    for reference in references:
+        print(f"  {reference.name}", flush=True)
+        made = [(job[0], make(reference, job)) for job in jobs_of(reference)]
+        rows.append([(reference.name, reference.path), *made])
+    return rows
+
+
+def on_host(
+    references: Sequence[Reference], files: Files, host: hosts.Host, cpu: bool = True
+) -> list[list[grid.Cell]]:
+    """The rows, by the API workflows on a host started for it."""
+    base = run.BASES / f"demo-{host.folder.name}"
+    settings = {
+        "checkpoint": server.place(base, "checkpoints", files.checkpoint),
+        "clip_vision": server.place(base, "clip_vision", files.clip),
+        "projection_file": files.clip.name,
+        **files.settings,
+    }
+    folder = hosts.PACK / "workflows" / "api"
+    workflows = [run.load_workflow(folder / f"{name}.json") for name in ("variation", "edit")]
+    empty: list[Path] = []  # the same for every reference, so made once
+
+    with server.start(host, base, cpu=cpu) as url:
+
+        def make(reference: Reference, job: Job) -> Path:
+            _, seed, text, strength = job
+            if strength == 0 and empty:
+                return empty[0]
+            given = {**settings, "seed": seed, "strength": strength}
+            texts = [] if text is None else [text]
+            [path] = run.run_workflow(
+                url, workflows[bool(texts)], OUT / "demo", [reference.path], texts, given
+            )
+            if strength == 0:
+                empty.append(path)
+            return path
+
+        return make_rows(references, make)
+
+
+def references_for(own_files: bool) -> list[Reference]:
+    """Photographs; and pictures of the miniature's own world where it is the model."""
+    folder = OUT / "demo" / "references"
+    if own_files:
+        return material.photographs(material.PHOTOGRAPHS, EDITS, folder)
+    photographs = material.photographs(material.PHOTOGRAPHS[1:3], MINIATURE_EDIT, folder)
+    return material.world_pictures(folder) + photographs
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, help="an SD 1.x checkpoint of yours")
+    parser.add_argument("--clip", type=Path, help="clip-vit-large-patch14's model.safetensors")
+    parser.add_argument("--steps", type=int, help="sampling steps")
+    parser.add_argument("--host", type=Path, help="folder of the ComfyUI to use")
+    parser.add_argument("--no-host", action="store_true", help="without ComfyUI")
+    parser.add_argument("--gpu", action="store_true", help="let ComfyUI use its graphics card")
+    arguments = parser.parse_args(argv)
+    own = (arguments.checkpoint, arguments.clip)
+    if any(own) and not all(own):
+        parser.error("--checkpoint and --clip belong together")
+    for path in filter(None, own):
+        if not path.is_file():
+            parser.error(f"{path} does not exist")
+    if any(own) and arguments.no_host:
+        parser.error("your own files need a ComfyUI; without one only the miniature runs")
+    return arguments
+
+
+def _host(arguments: argparse.Namespace) -> hosts.Host | None:
+    """The host to use; None, with the reason told, where there is none."""
+    if arguments.no_host:
+        return None
+    if arguments.host:
+        return hosts.host_in(arguments.host)
+    found = hosts.search()
+    if not found.hosts and arguments.checkpoint:
+        raise hosts.HostError("\n".join([*found.problems, "Your own files need a ComfyUI."]))
+    for problem in found.problems if not found.hosts else ():
+        print(problem)
+    return found.hosts[0] if found.hosts else None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parse(argv)
+    began = time.monotonic()
+    own = arguments.checkpoint is not None
+    steps = {} if arguments.steps is None else {"steps": arguments.steps}
+    try:
+        host = _host(arguments)
+        references = references_for(own)
+        if own:
+            files = Files(arguments.checkpoint, arguments.clip, "your own files", steps)
+            told = files.told
+        else:
+            source = material.weights()
+            told = str(source)
+        print(f"Models: {told}.")
+        if host is None:
+            from image_to_prompt.workflows import demo_alone
+
+            print(demo_alone.DIFFERENCES)
+            make = demo_alone.maker(source, OUT / "demo", arguments.steps or MINIATURE["steps"])
+            rows, where = make_rows(references, make), "without ComfyUI"
+        else:
+            if not own:
+                files = Files(*material.wide_files(source), told, MINIATURE | steps)
+            print(f"Starting {host}.", flush=True)
+            rows, where = on_host(references, files, host, not arguments.gpu), f"in {host}"
+    except (client.RunError, hosts.HostError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    title = f"Image-to-Prompt, {told}"
+    path = grid.draw(rows, OUT / "demo.png", title)
+    print(f"Done {where} in {time.monotonic() - began:.0f} s: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""One labelled picture from many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+CELL, GAP, LABEL = 192, 8, 20
+_BACKGROUND, _INK = "white", "black"
+
+Cell = tuple[str, Path] | None  # label and picture; None leaves a place empty
+
+
+def draw(rows: Sequence[Sequence[Cell]], path: Path, title: str) -> Path:
+    """Write a grid of pictures, each scaled to fit its square, with its label above it."""
+    columns = max(len(row) for row in rows)
+    width = columns * (CELL + GAP) + GAP
+    height = LABEL + GAP + len(rows) * (CELL + LABEL + GAP)
+    sheet = Image.new("RGB", (width, height), _BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, GAP // 2), title, fill=_INK, font=ImageFont.load_default(14))
+    for r, row in enumerate(rows):
+        for c, cell in enumerate(row):
+            if cell is not None:
+                x, y = GAP + c * (CELL + GAP), LABEL + GAP + r * (CELL + LABEL + GAP)
+                _place(sheet, pen, cell, x, y)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    return path
+
+
+def _place(sheet: Image.Image, pen: ImageDraw.ImageDraw, cell: Cell, x: int, y: int) -> None:
+    label, file = cell
+    pen.text((x, y), _fitting(pen, label), fill=_INK, font=ImageFont.load_default(13))
+    picture = Image.open(file).convert("RGB")
+    scale = CELL / max(picture.size)
+    # Pixels of a small picture stay visible as squares; a large one is averaged down.
+    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    picture = picture.resize([max(1, round(side * scale)) for side in picture.size], way)
+    offset = [(CELL - side) // 2 for side in picture.size]
+    sheet.paste(picture, (x + offset[0], y + LABEL + offset[1]))
+
+
+def _fitting(pen: ImageDraw.ImageDraw, label: str) -> str:
+    font = ImageFont.load_default(13)
+    while label and pen.textlength(label, font=font) > CELL:
+        label = label[:-1]
+    return label
