@@ -94,11 +94,12 @@ def weights() -> Weights:
     absent = tuple(part for part in PARTS if not _file(models.WEIGHTS, part).exists())
     if not absent:
         return Weights(models.WEIGHTS, ())
+    UNTRAINED.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        if part in absent:
-            models.save(_random(part), part, UNTRAINED, latent_std="1.0")
-        else:
+        if part not in absent:
             shutil.copy2(_file(models.WEIGHTS, part), _file(UNTRAINED, part))
+        elif not _file(UNTRAINED, part).exists():
+            models.save(_random(part), part, UNTRAINED, latent_std="1.0")
     return Weights(UNTRAINED, absent)
 
 

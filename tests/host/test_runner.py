@@ -1,0 +1,187 @@
+"""The headless runner on a real server: every workflow to a PNG, and what is said if it fails.
+
+Files are the miniature's, at SD 1.5's shapes. One server for all of it; nothing may be written
+into the host's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from image_to_prompt.workflows import build, client, hosts, material, run, server
+from image_to_prompt.workflows.fill import nodes_of
+
+STEPS = 2
+APIS = {path.stem: path for path in build.files() if path.parent.name == "api"}
+SIZES = {name: (96, 64) if name == "two_regions" else (64, 64) for name in APIS}
+LISTED = ("main.py", "comfy", "custom_nodes", "input", "models", "output", "temp", "user")
+
+
+def listing(folder: Path) -> set[tuple[str, float]]:
+    """Files of a host that a run could touch, with their times of change."""
+    files = (file for name in LISTED for file in [folder / name, *(folder / name).rglob("*")])
+    return {
+        (str(file), file.stat().st_mtime)
+        for file in files
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def found(host_path):
+    return hosts.host_in(host_path)
+
+
+@pytest.fixture(scope="module")
+def served(found, tmp_path_factory):
+    """A running host: its address, and the settings that name the miniature's files."""
+    base = tmp_path_factory.mktemp("served")
+    checkpoint, clip = material.wide_files(material.weights())
+    settings = {
+        "checkpoint": server.place(base, "checkpoints", checkpoint),
+        "clip_vision": server.place(base, "clip_vision", clip),
+        "projection_file": clip.name,
+        "steps": STEPS,
+        "seed": 1,
+    }
+    before = listing(found.folder)
+    with server.start(found, base) as url:
+        yield url, settings
+    assert listing(found.folder) == before, "the host's own folder was written to"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return [ref.path for ref in material.world_pictures(tmp_path_factory.mktemp("pictures"))]
+
+
+def workflow(name: str) -> dict:
+    return json.loads(build.files()[APIS[name]])
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_a_workflow_runs_to_a_png(name, served, pictures, tmp_path):
+    url, settings = served
+    graph = workflow(name)
+    width, height = SIZES[name]
+    steps = []
+    [path] = run.run_workflow(
+        url, graph, tmp_path, pictures[: len(nodes_of(graph, "LoadImage"))],
+        settings=settings | {"width": width, "height": height},
+        progress=lambda number, done, of: steps.append((graph[number]["class_type"], done, of)),
+    )  # fmt: skip
+    picture = Image.open(path)
+    assert (picture.format, picture.size) == ("PNG", (width, height))
+    assert len(picture.getcolors(width * height)) > 1
+    assert ("KSampler", STEPS, STEPS) in steps
+
+
+def test_without_a_socket_library_the_run_is_polled(served, pictures, tmp_path, monkeypatch):
+    url, settings = served
+    monkeypatch.setattr(client, "websocket", None)
+    small = settings | {"width": 64, "height": 64}
+    [path] = run.run_workflow(
+        url, workflow("variation"), tmp_path, pictures[:1], settings=small
+    )  # fmt: skip
+    assert Image.open(path).size == (64, 64)
+
+
+def test_a_refused_value_is_told_with_its_node(served, pictures, tmp_path):
+    url, settings = served
+    bad = settings | {"checkpoint": "absent.safetensors"}
+    with pytest.raises(client.RunError, match=r"CheckpointLoaderSimple.*absent\.safetensors"):
+        run.run_workflow(url, workflow("variation"), tmp_path, pictures[:1], settings=bad)
+
+
+def test_an_absent_projection_file_is_told_with_what_to_do(served, pictures, tmp_path):
+    url, settings = served
+    bad = settings | {"projection_file": "absent.safetensors"}
+    with pytest.raises(client.RunError, match=r"LoadProjection.*absent\.safetensors.*Place") as e:
+        run.run_workflow(url, workflow("variation"), tmp_path, pictures[:1], settings=bad)
+    assert "clip-vit-large-patch14" in str(e.value)
+
+
+def test_a_failing_node_is_told_in_its_own_words(served, pictures, tmp_path):
+    url, settings = served
+    bad = settings | {"ImageToPromptEmbed.image_weights": "one, two"}
+    with pytest.raises(client.RunError, match=r"node \d+ \(ImageToPromptEmbed\)") as error:
+        run.run_workflow(url, workflow("several_references"), tmp_path, pictures, settings=bad)
+    assert "numbers separated by commas" in str(error.value)
+    assert "Correct image_weights" in str(error.value)
+
+
+def command(url: str, settings: dict, pictures: list[Path], *more: str) -> list[str]:
+    script = hosts.PACK / "workflows" / "run.py"
+    api = hosts.PACK / "workflows" / "api" / "variation.json"
+    line = [sys.executable, str(script), str(api), "--server", url, "--image", str(pictures[0])]
+    for name in ("checkpoint", "clip_vision", "projection_file"):
+        line += [f"--{name.replace('_', '-')}", settings[name]]
+    return [*line, "--width", "64", "--height", "64", *more]
+
+
+def test_the_command_saves_a_picture_and_prints_its_place(served, pictures, tmp_path):
+    url, settings = served
+    line = command(url, settings, pictures, "--steps", "1", "--out", str(tmp_path))
+    done = subprocess.run(line, capture_output=True, text=True, timeout=500, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(done.stdout.strip()).format == "PNG"
+    assert Path(done.stdout.strip()).parent == tmp_path
+    assert "KSampler" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal to send")
+def test_control_c_ends_the_servers_run_too(served, pictures, tmp_path):
+    url, settings = served
+    line = command(url, settings, pictures, "--steps", "5000", "--out", str(tmp_path))
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    for text in process.stderr:
+        if "KSampler" in text:
+            break
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    deadline = time.monotonic() + 120  # the step it is in is finished first
+    while server.get_json(f"{url}/queue")["queue_running"]:
+        assert time.monotonic() < deadline, "the server still runs it"
+        time.sleep(0.5)
+
+
+def test_a_run_stopped_from_elsewhere_is_said(served, pictures, tmp_path):
+    url, settings = served
+    sampling = threading.Event()
+
+    def stop() -> None:
+        sampling.wait(500)
+        client.interrupt(url, server.get_json(f"{url}/queue")["queue_running"][0][1])
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(client.RunError, match="interrupted on the server at node"):
+        run.run_workflow(
+            url, workflow("variation"), tmp_path, pictures[:1],
+            settings=settings | {"steps": 5000, "width": 64, "height": 64},
+            progress=lambda number, done, of: of and sampling.set(),
+        )  # fmt: skip
+
+
+def test_a_host_that_dies_is_shown_with_the_end_of_its_log(found, tmp_path):
+    with (
+        pytest.raises(hosts.HostError, match=r"ended with exit code[\s\S]*no-such-flag"),
+        server.start(found, tmp_path, flags=["--no-such-flag"]),
+    ):
+        pass
+
+
+def test_a_host_is_gone_after_the_block_even_if_the_block_fails(found, tmp_path):
+    with pytest.raises(ZeroDivisionError), server.start(found, tmp_path) as url:
+        _ = 1 / 0
+    with pytest.raises(OSError):
+        server.get_json(f"{url}/system_stats", seconds=2)

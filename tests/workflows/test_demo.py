@@ -1,0 +1,123 @@
+"""The demonstration: its jobs, its grid, and its way without ComfyUI on small random weights."""
+
+import pytest
+import torch
+from PIL import Image
+
+from image_to_prompt.projection import Projection
+from image_to_prompt.workflows import demo, demo_alone, grid, material
+from image_to_prompt.workflows.material import Reference
+
+# isort: split
+from miniature import models
+from miniature.sampling import Miniature
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("narrow")
+    for part in material.PARTS:
+        models.save(material._random(part), part, folder, latent_std="1.0")
+    return material.Weights(folder, material.PARTS)
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("references")
+    return material.world_pictures(folder) + material.photographs(("rocket",), ("red",), folder)
+
+
+def test_a_reference_gets_three_variations_its_edits_and_the_empty_prompt():
+    jobs = demo.jobs_of(Reference("cat", None, ("red", "blue")))
+    assert [job[0] for job in jobs] == [
+        "variation 1", "variation 2", "variation 3", "+ red", "+ blue", "empty prompt",
+    ]  # fmt: skip
+    assert [job[1] for job in jobs] == [1, 2, 3, 1, 1, 1]
+    assert [job[3] for job in jobs] == [1, 1, 1, 1, 1, 0]
+
+
+def test_rows_begin_with_the_reference(tmp_path):
+    reference = Reference("cat", tmp_path / "cat.png", ())
+    [row] = demo.make_rows([reference], lambda r, job: tmp_path / f"{job[1]}.png")
+    assert row[0] == ("cat", reference.path)
+    assert row[3] == ("variation 3", tmp_path / "3.png")
+
+
+def test_without_a_host_every_cell_is_a_picture_and_the_same_noise_gives_the_same(
+    untrained, references, tmp_path
+):
+    make = demo_alone.maker(untrained, tmp_path, steps=1)
+    first, other = references[:2]
+
+    def pixels(reference, text=None, strength=1.0, seed=1):
+        path = make(reference, ("", seed, text, strength))
+        assert Image.open(path).size == (64, 64)
+        return Image.open(path).tobytes()
+
+    assert pixels(first) == pixels(first)
+    assert pixels(first) != pixels(other)
+    assert pixels(first) != pixels(first, seed=2)
+    assert pixels(first) != pixels(first, text="something red")
+    assert pixels(first, strength=0.0) == pixels(other, strength=0.0)
+
+
+def test_the_conditioning_without_a_host_is_the_projections(untrained, references):
+    mini = Miniature.load(untrained.folder)
+    projection = Projection.from_text_projection(mini.clip.text_projection.weight, norm=9.0)
+    picture = material.from_file(references[2].path)
+    with torch.no_grad():
+        null = mini.states([""])[0]
+        found = demo_alone.prompt(mini, projection, picture, "", 1.0)
+        expected = projection.apply(mini.image_embeds(picture))
+    assert torch.equal(found[:, 0], null[:, 0])
+    assert torch.equal(found[:, 1:], expected[:, None].expand(-1, 76, -1))
+    assert torch.equal(demo_alone.prompt(mini, projection, picture, "", 0.0), null)
+
+
+def test_photographs_are_files_of_the_right_kind(references):
+    picture = material.from_file(references[2].path)
+    assert picture.shape[:2] == (1, 3) and min(picture.shape[2:]) > 224
+    assert 0 <= picture.min() < picture.max() <= 1
+
+
+def test_what_is_not_trained_is_said(untrained):
+    assert "WITHOUT TRAINING (clip, taesd, unet)" in str(untrained)
+    assert "trained miniature" in str(material.Weights(untrained.folder, ()))
+
+
+def test_the_grid_places_every_picture_in_its_cell(tmp_path):
+    files = []
+    for colour in ("red", "lime", "blue"):
+        files.append(tmp_path / f"{colour}.png")
+        Image.new("RGB", (64, 64), colour).save(files[-1])
+    rows = [[("a", files[0]), ("b", files[1])], [None, ("a very long label " * 9, files[2])]]
+    sheet = Image.open(grid.draw(rows, tmp_path / "out" / "grid.png", "title"))
+    step = grid.CELL + grid.GAP
+
+    def middle(row, column):
+        top = grid.LABEL + grid.GAP + row * (step + grid.LABEL) + grid.LABEL
+        return sheet.getpixel((grid.GAP + column * step + 96, top + 96))
+
+    assert middle(0, 0) == (255, 0, 0)
+    assert middle(0, 1) == (0, 255, 0)
+    assert middle(1, 0) == (255, 255, 255)
+    assert middle(1, 1) == (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--checkpoint", __file__], "belong together"),
+        (["--checkpoint", "absent", "--clip", "absent"], "absent does not exist"),
+        (["--checkpoint", __file__, "--clip", __file__, "--no-host"], "need a ComfyUI"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(line, message, capsys):
+    with pytest.raises(SystemExit):
+        demo.main(line)
+    assert message in capsys.readouterr().err
+
+
+def test_a_stated_host_that_is_none_is_said(tmp_path, capsys):
+    assert demo.main(["--host", str(tmp_path)]) == 1
+    assert "must hold main.py and comfy/" in capsys.readouterr().err
