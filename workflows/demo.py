@@ -61,17 +61,22 @@ def make_rows(references: Sequence[Reference], make: Maker) -> list[list[grid.Ce
     return rows
 
 
-def on_host(
-    references: Sequence[Reference], files: Files, host: hosts.Host, cpu: bool = True
-) -> list[list[grid.Cell]]:
-    """The rows, by the API workflows on a host started for it."""
-    base = run.BASES / f"demo-{host.folder.name}"
-    settings = {
+def settings_of(files: Files, base: Path) -> dict[str, object]:
+    """What to fill into a workflow, with the files placed where a host on `base` sees them."""
+    return {
         "checkpoint": server.place(base, "checkpoints", files.checkpoint),
         "clip_vision": server.place(base, "clip_vision", files.clip),
         "projection_file": files.clip.name,
         **files.settings,
     }
+
+
+def on_host(
+    references: Sequence[Reference], files: Files, host: hosts.Host, cpu: bool = True
+) -> list[list[grid.Cell]]:
+    """The rows, by the API workflows on a host started for it."""
+    base = run.BASES / f"demo-{host.folder.name}"
+    settings = settings_of(files, base)
     folder = hosts.PACK / "workflows" / "api"
     workflows = [run.load_workflow(folder / f"{name}.json") for name in ("variation", "edit")]
     empty: list[Path] = []  # the same for every reference, so made once

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+
 from miniature import closed_forms as forms
 from miniature import scores
 from miniature.training import generator_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from miniature import domains
 from miniature.tokenizer import Tokenizer
 from miniature.training import generator_of

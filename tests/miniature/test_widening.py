@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
+
 from miniature import models, train_clip
 from miniature.patches import spread
 from miniature.preprocess import preprocess
@@ -13,8 +16,6 @@ from miniature.widen_clip import K, widen_clip
 from miniature.widen_unet import HOST_SCALE, host_name, widen_taesd, widen_unet
 from miniature.widening import layer
 from miniature.world import render, sample
-from torch import Tensor
-from transformers import CLIPConfig, CLIPModel
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:

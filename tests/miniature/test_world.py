@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from miniature.captions import FULL, PARTIAL, write
 from miniature.oracle import agreement, describe, read
 from miniature.tokenizer import END, LENGTH, START, Tokenizer, end_positions
 from miniature.training import generator_of
 from miniature.world import COLOURS, SHAPES, combinations, render, sample
-from torch import Tensor
 
 COUNT = 300
 

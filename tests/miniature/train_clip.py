@@ -41,8 +41,12 @@ class Recipe:
 
 
 RECIPES = {
-    "clip": Recipe(batch=64, steps=1600, rate=2e-3, keep=0.140625, side=224, alone=500, locked=1000),
-    "second": Recipe(batch=64, steps=1000, rate=2e-3, keep=1.0, side=models.SECOND_SIDE, alone=300, locked=1000),
+    "clip": Recipe(
+        batch=64, steps=1600, rate=2e-3, keep=0.140625, side=224, alone=500, locked=1000
+    ),
+    "second": Recipe(
+        batch=64, steps=1000, rate=2e-3, keep=1.0, side=models.SECOND_SIDE, alone=300, locked=1000
+    ),
 }
 
 

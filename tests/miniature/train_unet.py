@@ -25,7 +25,7 @@ from .world import combinations, place, render
 BATCH, STEPS, RATE = 32, 8000, 1e-3
 BANK = 30_000
 NULL_SHARE, END_SHARE, PARTIAL_SHARE = 0.10, 0.45, 0.12
-JITTER_SHARE, JITTER = 0.5, 0.4  # share of end states given with noise of up to 0.4 their norm
+JITTER_SHARE, JITTER = 0.5, 0.8  # share of end states turned by noise of up to 0.8 their norm
 SNR_LIMIT, FLOOR = 5.0, 0.15
 
 
@@ -99,7 +99,8 @@ def draw_context(bank: Bank, rows: Tensor, generator: torch.Generator) -> Tensor
     end = context[torch.arange(len(rows)), bank.ends[rows, template]]
     noise = F.normalize(torch.randn(end.shape, generator=generator), dim=-1)
     amount = JITTER * u[:, 3] / JITTER_SHARE * (u[:, 3] < JITTER_SHARE)
-    end = end + noise * (amount * end.norm(dim=-1))[:, None]
+    length = end.norm(dim=-1, keepdim=True)
+    end = length * F.normalize(end / length + amount[:, None] * noise, dim=-1)
     alone = (u[:, 2] < END_SHARE)[:, None, None]
     context[:, 1:] = torch.where(alone, end[:, None], context[:, 1:])
     null = u[:, 2] > 1 - NULL_SHARE

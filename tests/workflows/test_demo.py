@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from image_to_prompt.projection import Projection
-from image_to_prompt.workflows import demo, demo_alone, grid, material
+from image_to_prompt.workflows import build, demo, demo_alone, grid, material, thumbnails
 from image_to_prompt.workflows.material import Reference
 
 # isort: split
@@ -121,3 +121,22 @@ def test_arguments_that_cannot_work_are_refused(line, message, capsys):
 def test_a_stated_host_that_is_none_is_said(tmp_path, capsys):
     assert demo.main(["--host", str(tmp_path)]) == 1
     assert "must hold main.py and comfy/" in capsys.readouterr().err
+
+
+def test_a_thumbnail_shows_result_and_references_and_is_small(tmp_path):
+    colours = ("red", "lime", "blue")
+    files = [tmp_path / f"{colour}.png" for colour in colours]
+    for colour, file in zip(colours, files, strict=True):
+        Image.new("RGB", (64, 64), colour).save(file)
+    path = thumbnails.compose(files[0], files[1:], tmp_path / "thumbnail.jpg")
+    picture = Image.open(path)
+    assert path.stat().st_size < thumbnails.LIMIT
+    for place, colour in (((192, 96), 0), ((56, 328), 1), ((328, 328), 2)):
+        assert picture.getpixel(place)[colour] > 200
+
+
+@pytest.mark.parametrize("path", sorted(build.HERE.glob("*.jpg")), ids=lambda path: path.name)
+def test_a_committed_thumbnail_belongs_to_a_workflow_and_is_small(path):
+    assert path.with_suffix(".json").exists()
+    assert path.stat().st_size < thumbnails.LIMIT
+    assert Image.open(path).size == (thumbnails.SIDE, thumbnails.SIDE)
