@@ -13,20 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import ImageToPromptError
-from .guards import FILE_ADVICE, check_entries
+from .guards import DTYPES, FILE_ADVICE, check_entries
 
 _LINEAR_TEXT = ("text_projection.weight", "text.text_projection.weight")
 _MATRIX_TEXT = ("text_projection", "text.text_projection")
 _LINEAR_VISION = ("visual_projection.weight",)
 _MATRIX_VISION = ("visual.proj",)
 PROJECTION_KEYS = (*_LINEAR_TEXT, *_MATRIX_TEXT, *_LINEAR_VISION, *_MATRIX_VISION)
-# Coarser types have lost the small singular values that decide what is kept.
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +71,7 @@ def _first(file: safe_open, keys: set[str], linear: tuple, matrix: tuple) -> Ten
 
 
 def _check_weight(weight: Tensor, where: str) -> None:
-    if weight.dtype not in _DTYPES:
+    if weight.dtype not in DTYPES:
         raise ImageToPromptError(
             "a text projection of float16, bfloat16 or float32 numbers",
             f"{weight.dtype} in the {where}",

@@ -44,6 +44,8 @@ class Inverse:
 # Relative to the largest. Values that should be zero come out at 1e-15 in float64; the smallest
 # of ViT-L/14 that is not zero is at 1.7e-5.
 _NUMERICAL_ZERO = 1e-6
+# A ridge so wide that it leaves gains below this leaves lengths that float32 cannot square.
+_LEAST_GAIN = 1e-15
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ def _gain_pseudo_inverse(values: Tensor, cutoff: float) -> Tensor:
 
 
 def _gain_ridge(values: Tensor, cutoff: float) -> Tensor:
-    return values / (values.square() + cutoff**2)
+    return values / (values.square() + values.new_tensor(cutoff).square())
 
 
 def _gain_transpose(values: Tensor, cutoff: float) -> Tensor:
@@ -106,7 +108,8 @@ def invert(text_projection: Tensor | Decomposition, method: str, cutoff: float) 
     svd = decompose(text_projection) if isinstance(text_projection, Tensor) else text_projection
     _check(method, cutoff)
     nonzero = svd.values > _NUMERICAL_ZERO * svd.values.max()
-    gain = torch.where(nonzero, METHODS[method](svd.values, cutoff), 0.0)
+    gain = METHODS[method](svd.values, cutoff)
+    gain = torch.where(nonzero & (gain >= _LEAST_GAIN), gain, 0.0)
     kept = int(gain.count_nonzero())
     if kept == 0:
         raise ImageToPromptError(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .encoder import Encoder
 from .errors import ImageToPromptError
-from .guards import check_entries, check_spectrum
+from .guards import check_entries, check_trained
 from .inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
 
 PAPER_NORM = 27.5
@@ -80,7 +80,7 @@ class Projection:
         check_entries(text_projection)
         weight = text_projection.detach().to("cpu", torch.float32)
         svd = decompose(weight)
-        check_spectrum(svd.values)
+        check_trained(svd, visual_projection)
         encoder = Encoder.of(weight, visual_projection)
         inverse = invert(svd, method, cutoff or automatic_cutoff(svd.values, encoder))
         return cls(

@@ -44,6 +44,7 @@ def edit(
     authors' script. Returns (B, 77 n, D). The sum is not rescaled, as in the script.
     """
     slots = image_slots(eos, text_states)
+    _check_widths(text_states[0, 0], embeddings)
     mixed = embeddings[:, None] + text_weight * text_states  # (B, 1, D) + (1, L, D)
     return torch.where(slots[None, :, None], mixed, text_states)
 
@@ -53,6 +54,7 @@ def edit_at_norm(
 ) -> Tensor:
     """As `edit`, with every picture slot scaled back to the length of its embedding (ours)."""
     slots = image_slots(eos, text_states)
+    _check_widths(text_states[0, 0], embeddings)
     mixed = embeddings[:, None] + text_weight * text_states
     length = embeddings.norm(dim=-1)[:, None, None]
     scaled = length * mixed / mixed.norm(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -83,7 +85,11 @@ def condition(
     Arguments as for `edit`; blend: a name from `BLENDS`. An empty text is not an edit: the
     picture then stands alone, as `assemble` has it, whatever `text_weight` is.
     """
-    _check_widths(text_states[0, 0], embeddings)
+    if blend not in BLENDS:
+        raise ImageToPromptError(
+            f"a blend among {', '.join(map(repr, BLENDS))}", repr(blend), "Choose one of them."
+        )
+    _check_chunks(eos, text_states)
     if not has_words(eos):
         return assemble(text_states[0, 0], embeddings, text_states.shape[1])
     return BLENDS[blend](text_states, eos, embeddings, text_weight)
@@ -91,14 +97,7 @@ def condition(
 
 def image_slots(eos: Sequence[int], text_states: Tensor) -> Tensor:
     """Mask (77 n,) of the slots that the picture takes: from each chunk's first EOS on."""
-    length = text_states.shape[1]
-    fits = length == CHUNK * len(eos) and all(1 <= k < CHUNK for k in eos)
-    if text_states.ndim != 3 or not fits:
-        raise ImageToPromptError(
-            f"text states of {CHUNK} slots a chunk with an EOS in each",
-            f"shape {tuple(text_states.shape)} and EOS at {list(eos)}",
-            "Connect the CLIP of an SD 1.x checkpoint (socket clip).",
-        )
+    _check_chunks(eos, text_states)
     first = torch.tensor(list(eos), device=text_states.device)
     position = torch.arange(CHUNK, device=text_states.device)
     return (position[None] >= first[:, None]).reshape(-1)  # (n, 77) -> (77 n,)
@@ -128,6 +127,17 @@ def first_eos(token_ids: Sequence[int], eos_id: int = 49407) -> int:
             "Connect the CLIP of an SD 1.x checkpoint (socket clip).",
         )
     return ids.index(eos_id, 1)
+
+
+def _check_chunks(eos: Sequence[int], text_states: Tensor) -> None:
+    whole = text_states.ndim == 3 and text_states.numel() > 0
+    fits = whole and text_states.shape[1] == CHUNK * len(eos)
+    if not fits or not all(1 <= k < CHUNK for k in eos):
+        raise ImageToPromptError(
+            f"text states of {CHUNK} slots a chunk with an EOS in each",
+            f"shape {tuple(text_states.shape)} and EOS at {list(eos)}",
+            "Connect the CLIP of an SD 1.x checkpoint (socket clip).",
+        )
 
 
 def _check_widths(sos: Tensor, embeddings: Tensor) -> None:

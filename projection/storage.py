@@ -54,7 +54,9 @@ def load_projection(path: str | Path) -> Projection:
     _check_header(metadata, path)
     try:
         return _projection(metadata, tensors)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except ImageToPromptError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ImageToPromptError(
             "a whole projection file", f"{Path(path).name} without or with bad {error}", _REMAKE
         ) from error
@@ -112,6 +114,8 @@ def _check_header(metadata: dict[str, str], path: str | Path) -> None:
 
 
 def _projection(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Projection:
+    # What is announced must be there: leaving it out would give other prompts without a word.
+    announced = "bias" in json.loads(metadata["features"])
     return Projection(
         matrix=tensors["matrix"],
         singular_values=tensors["singular_values"],
@@ -120,5 +124,5 @@ def _projection(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Project
         cutoff=float(json.loads(metadata["cutoff"])),
         kept=int(json.loads(metadata["kept"])),
         norm=float(json.loads(metadata["norm"])),
-        bias=tensors.get("bias"),
+        bias=tensors["bias"] if announced else None,
     )

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file as load_tensors
 
-from image_to_prompt.projection import ImageToPromptError, Projection
+from image_to_prompt.projection import Decomposition, ImageToPromptError, Projection, decompose
 from image_to_prompt.projection.guards import (
+    agreement,
     check_entries,
-    check_spectrum,
-    quarter_circle_distance,
+    check_trained,
+    random_matrix_distance,
 )
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.fixtures.builders import generator, normal
 
+MINIATURE = builders.ROOT / "tests" / "miniature" / "weights" / "clip.safetensors"
 SIZES = (96, 512, 768, 1280)
 
 
 def singular_values(weight):
     """Descending; by eigenvalues, which is fast enough for many draws at full width."""
-    w = weight.double()
+    w = weight.double() if weight.shape[0] >= weight.shape[1] else weight.double().T
     return torch.linalg.eigvalsh(w.T @ w).clamp_min(0).sqrt().flip(0)
+
+
+def check_values(values, shape=None):
+    """The guards on singular values alone, of a square matrix or of one of this shape."""
+    rows, columns = shape or (len(values), len(values))
+    sides = torch.empty(rows, len(values)), torch.empty(len(values), columns)
+    check_trained(Decomposition(sides[0], values, sides[1]))
 
 
 def refused(weight):
     """What the guards say against a matrix."""
     with pytest.raises(ImageToPromptError, match="a trained CLIP text projection") as caught:
         check_entries(weight)
-        check_spectrum(singular_values(weight))
+        check_values(singular_values(weight), weight.shape)
     assert "clip-vit-large-patch14" in caught.value.do
     return caught.value.got
 
@@ -45,6 +55,46 @@ def test_random_numbers_are_refused_at_every_width(size, draw):
 @pytest.mark.parametrize("seed", range(12))
 def test_random_numbers_are_refused_for_every_seed(seed):
     assert "random numbers" in refused(normal(256, 256, seed=seed) * 0.1)
+
+
+SHAPES = ((96, 128), (512, 768), (768, 512), (64, 2048), (100, 101))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("draw", [normal, uniform])
+def test_random_numbers_of_any_aspect_are_refused(shape, draw):
+    assert "random numbers" in refused(draw(*shape, seed=1) * 0.03)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (96, 96), (512, 512)])
+@pytest.mark.parametrize("mean", [0.003, 0.03, 0.05, -0.05])
+def test_random_numbers_with_a_mean_are_refused(shape, mean):
+    assert "random numbers" in refused(normal(*shape, seed=2) * 0.03 + mean)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_numbers_of_one_sign_are_refused(seed):
+    assert "random numbers" in refused(normal(128, 256, seed=seed).abs() * 0.03)
+
+
+@pytest.mark.parametrize("shape", [(1024, 768), (768, 1024), (512, 768), (1, 1)])
+def test_the_real_spectrum_is_accepted_at_any_aspect(shape):
+    check_values(builders.spectrum(768), shape)
+
+
+@pytest.mark.parametrize("aspect", [0.05, 0.3, 0.75, 0.95])
+def test_the_law_is_the_integral_of_the_published_density(aspect):
+    """Marchenko and Pastur's density, integrated by the midpoint rule."""
+    low, high = (1 - aspect**0.5) ** 2, (1 + aspect**0.5) ** 2
+    edges = torch.linspace(low, high, 200_001, dtype=torch.float64)
+    middle = (edges[1:] + edges[:-1]) / 2
+    density = ((high - middle) * (middle - low)).sqrt() / (2 * torch.pi * aspect * middle)
+    shares = density.cumsum(0) * (edges[1] - edges[0])
+    # Values as the law itself places them are as near to it as a staircase can be.
+    places = torch.searchsorted(shares, (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000)
+    values = middle[places].sqrt()
+    assert random_matrix_distance(values, aspect) < 1e-3
+    assert random_matrix_distance(values, aspect * 0.9) > 2e-3
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -97,7 +147,7 @@ def test_a_matrix_of_low_rank_is_refused(rank):
 
 def refused_values(values):
     with pytest.raises(ImageToPromptError) as caught:
-        check_spectrum(values)
+        check_values(values)
     return caught.value.got
 
 
@@ -119,7 +169,7 @@ def test_complex_numbers_are_refused():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_the_real_spectrum_is_accepted_in_any_precision(count, dtype):
     check_entries(builders.text_projection(count).to(dtype))
-    check_spectrum(singular_values(builders.text_projection(count).to(dtype)))
+    check_values(singular_values(builders.text_projection(count).to(dtype)))
 
 
 def test_a_spectrum_like_that_of_rn50x64_is_accepted():
@@ -127,12 +177,12 @@ def test_a_spectrum_like_that_of_rn50x64_is_accepted():
     values = builders.spectrum(1024)
     values = values * (0.413 / values.median())
     values[0], values[-1] = 1.195, 1.195 / 2.4e5
-    check_spectrum(values)
+    check_values(values)
 
 
 def test_an_encoder_widened_from_96_channels_is_accepted():
     values = torch.cat([builders.spectrum(96), torch.full((672,), 1e-16).double()])
-    check_spectrum(values)
+    check_values(values)
 
 
 def test_widened_random_numbers_are_refused():
@@ -141,13 +191,86 @@ def test_widened_random_numbers_are_refused():
 
 
 def test_the_distance_to_random_numbers_is_as_measured():
-    assert quarter_circle_distance(builders.spectrum()) == pytest.approx(0.31, abs=0.01)
+    assert random_matrix_distance(builders.spectrum()) == pytest.approx(0.31, abs=0.01)
     for seed in range(3):
         values = singular_values(normal(512, 512, seed=seed))
-        assert quarter_circle_distance(values) < 2.5 / 512 + 0.003
+        assert random_matrix_distance(values) < 2.5 / 512 + 0.003
 
 
 @pytest.mark.parametrize("bad", [torch.eye(96), normal(96, 96) * 0.05, torch.zeros(96, 96)])
 def test_no_projection_is_made_of_what_the_guards_refuse(bad):
     with pytest.raises(ImageToPromptError, match="trained CLIP text projection"):
         Projection.from_text_projection(bad)
+
+
+# --- trained from random numbers, and still looking like them ---------------------------------
+
+
+def trained_pair(size, vision, pull, seed=0):
+    """Random W_t and W_v, pulled into `size // 8` common joint directions."""
+    common = builders.orthogonal(size, seed + 9)[:, : size // 8].float()
+    pulls = [
+        pull * common @ normal(size // 8, width, seed=seed + at) * size**-0.5
+        for at, width in enumerate((size, vision), 3)
+    ]
+    return (
+        normal(size, size, seed=seed + 1) * size**-0.5 + pulls[0],
+        normal(size, vision, seed=seed + 2) * size**-0.5 + pulls[1],
+    )
+
+
+def repeated(weight, times=8):
+    """Every channel several times, as the miniature is widened."""
+    return weight.repeat_interleave(times, 0).repeat_interleave(times, 1) / times
+
+
+@pytest.fixture(scope="module")
+def miniature():
+    """Both projections of the trained miniature: 96 wide, with the spectrum of random numbers."""
+    state = load_tensors(MINIATURE)
+    return state["text_projection.weight"].float(), state["visual_projection.weight"].float()
+
+
+def test_the_miniature_is_accepted_for_its_agreement_alone(miniature):
+    text, visual = miniature
+    check_trained(decompose(text), visual)
+    turned = builders.orthogonal(96, 3).float() @ visual
+    with pytest.raises(ImageToPromptError, match="random numbers"):
+        check_trained(decompose(text), turned)
+
+
+def test_the_widened_miniature_is_accepted_and_keeps_its_agreement(miniature):
+    wide, visual = (repeated(weight) for weight in miniature)
+    svd = decompose(wide)
+    assert int((svd.values > 1e-6).sum()) == 96
+    assert agreement(svd, visual) == pytest.approx(agreement(decompose(miniature[0]), miniature[1]))
+    assert Projection.from_text_projection(wide, visual).kept <= 96
+
+
+def test_the_real_projections_agree(real):
+    text, visual = real["text_projection.weight"], real["visual_projection.weight"]
+    assert agreement(decompose(text), visual) == pytest.approx(11.04, abs=0.01)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+@pytest.mark.parametrize("times", [1, 4])
+def test_unrelated_random_numbers_do_not_agree(offset, times):
+    """Not even with means of one sign, nor widened alike."""
+    for seed in range(40):
+        text, visual = (
+            repeated(normal(64, width, seed=2 * seed + at) + offset, times)
+            for at, width in enumerate((64, 80))
+        )
+        assert abs(agreement(decompose(text), visual)) < 4.5
+
+
+def test_what_training_pulls_together_agrees():
+    text, visual = trained_pair(128, 160, pull=1.0)
+    assert agreement(decompose(text), visual) > 4.5
+
+
+def test_agreement_does_not_excuse_an_identity_or_a_wrong_size(miniature):
+    text, visual = miniature
+    for bad, said in ((torch.eye(96), "identity"), (text * 1e-3, "wrong size")):
+        with pytest.raises(ImageToPromptError, match=said):
+            check_trained(decompose(bad), visual)
