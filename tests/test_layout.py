@@ -201,13 +201,52 @@ def test_every_node_has_a_help_page(node_id):
     assert len(page.read_text(encoding="utf-8")) > 200
 
 
-@pytest.mark.parametrize("node_id", node_ids())
-def test_every_node_has_its_words_in_every_locale(node_id):
-    locales = sorted((ROOT / "locales").glob("*/nodeDefs.json"))
-    assert ROOT / "locales" / "en" / "nodeDefs.json" in locales
-    for path in locales:
-        words = json.loads(path.read_text(encoding="utf-8"))[node_id]
-        assert words["display_name"] and words["description"]
+LOCALES = sorted((ROOT / "locales").iterdir())
+
+
+def declared(node_id: str, kind: str) -> list[str]:
+    """Names of a node's sockets and widgets, or of its outputs, as its source declares them."""
+    [path] = [
+        path
+        for path in NODES
+        for call in calls(path)
+        if getattr(keyword(call, "node_id"), "value", None) == node_id
+    ]
+    [node] = [
+        node
+        for node in tree(path).body
+        if isinstance(node, ast.ClassDef) and node.name == node_id
+    ]
+    found = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+    helpers = {call.func.id for call in found if isinstance(call.func, ast.Name)}
+    found += [
+        call
+        for helper in tree(path).body
+        if isinstance(helper, ast.FunctionDef) and helper.name in helpers & SCHEMAS
+        for call in ast.walk(helper)
+        if isinstance(call, ast.Call)
+    ]
+    sockets = [c for c in found if isinstance(c.func, ast.Attribute) and c.func.attr == kind]
+    if kind == "Output":
+        return [str(index) for index in range(len(sockets))]
+    return [call.args[0].value for call in sockets]
+
+
+def test_there_are_translations():
+    assert {path.name for path in LOCALES} >= {"de", "zh"}
+
+
+@pytest.mark.parametrize("path", LOCALES, ids=lambda path: path.name)
+def test_every_locale_has_words_for_every_node_socket_and_output(path):
+    words = json.loads((path / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert sorted(words) == node_ids()
+    for node_id in node_ids():
+        node = words[node_id]
+        assert node["display_name"] and node["description"]
+        for kind, part in (("Input", "inputs"), ("Output", "outputs")):
+            said = node.get(part, {})
+            assert sorted(said) == sorted(declared(node_id, kind)), f"{node_id} {part}"
+            assert all(one["name"] and one["tooltip"] for one in said.values())
 
 
 @pytest.mark.parametrize("kind", ["Input", "Output"])

@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from .hosts import PACK, Host, HostError
 
@@ -58,22 +59,10 @@ def start(
     _prepare(base, [*models, host.folder / "models"])
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [str(host.python), "main.py", "--listen", "127.0.0.1", "--port", str(port)]
-    command += ["--base-directory", str(base), "--user-directory", str(base / "user")]
-    command += ["--temp-directory", str(base)]
-    command += ["--extra-model-paths-config", str(base / "paths.yaml")]
-    command += [*FLAGS, *(["--cpu"] if cpu else []), *flags]
+    command = _command(host, base, port, [*(["--cpu"] if cpu else []), *flags])
     log = base / LOG
     with log.open("wb") as stream, _ended_by_sigterm():
-        process = subprocess.Popen(
-            command,
-            cwd=host.folder,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = _launch(command, host.folder, stream)
         try:
             _wait(process, url, seconds, host, log)
             _require_nodes(url, host, log)
@@ -95,6 +84,28 @@ def get_json(url: str, seconds: float = 30) -> dict:
     """What a GET answers, parsed."""
     with urllib.request.urlopen(url, timeout=seconds) as answer:
         return json.load(answer)
+
+
+def _command(host: Host, base: Path, port: int, flags: Sequence[str]) -> list[str]:
+    return [
+        str(host.python), "main.py", "--listen", "127.0.0.1", "--port", str(port),
+        "--base-directory", str(base), "--user-directory", str(base / "user"),
+        "--temp-directory", str(base),
+        "--extra-model-paths-config", str(base / "paths.yaml"),
+        *FLAGS, *flags,
+    ]  # fmt: skip
+
+
+def _launch(command: list[str], folder: Path, log: BinaryIO) -> subprocess.Popen:
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def _prepare(base: Path, models: Sequence[Path]) -> None:

@@ -32,46 +32,48 @@ REFUSED = {
 }  # fmt: skip
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Answers as `server.state` says, and keeps there what it is sent."""
+
+    def do_GET(self):
+        state, path = self.server.state, self.path.split("?")[0]
+        if path == "/view":
+            return self.answer(200, b"picture")
+        if path == "/queue":
+            running = [[0, number] for number in state.queued]
+            return self.answer(200, {"queue_running": running, "queue_pending": []})
+        return self.answer(200, {"n1": state.history} if state.history else {})
+
+    def do_POST(self):
+        state, body = self.server.state, self.rfile.read(int(self.headers["Content-Length"]))
+        state.posted.append((self.path, self.headers["Content-Type"], body))
+        if self.path == "/prompt":
+            return self.answer(state.status, state.prompt)
+        return self.answer(200, {"name": "x (1).png", "subfolder": "sub"})
+
+    def answer(self, status, content):
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture
 def fake(monkeypatch):
     """A server whose answers a test sets, and which keeps what it is sent."""
-    state = SimpleNamespace(
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.state = state = SimpleNamespace(
         posted=[], status=200, history=ENTRY, queued=[],
         prompt={"prompt_id": "n1", "number": 1, "node_errors": {}},
+        url=f"http://127.0.0.1:{server.server_port}",
     )  # fmt: skip
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            path = self.path.split("?")[0]
-            if path == "/view":
-                return self.answer(200, b"picture")
-            if path == "/queue":
-                running = [[0, number] for number in state.queued]
-                return self.answer(200, {"queue_running": running, "queue_pending": []})
-            return self.answer(200, {"n1": state.history} if state.history else {})
-
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            state.posted.append((self.path, self.headers["Content-Type"], body))
-            if self.path == "/prompt":
-                return self.answer(state.status, state.prompt)
-            return self.answer(200, {"name": "x (1).png", "subfolder": "sub"})
-
-        def answer(self, status, content):
-            body = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(client, "websocket", None)
     monkeypatch.setattr(client, "_POLL_SECONDS", 0.01)
-    state.url = f"http://127.0.0.1:{server.server_port}"
     yield state
     server.shutdown()
     server.server_close()
