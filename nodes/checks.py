@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
+import reprlib
 from collections.abc import Iterable
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from ..projection import ImageToPromptError, Projection
 
+# Far beyond any use, and so small that a conditioning times it is still finite in float32.
+_LARGEST = 1e6
 # Centre-cropping scales the short side to 224; beyond this the long side would not fit in memory.
 _MAX_ASPECT = 64
 
@@ -25,9 +28,11 @@ def check_projection(projection: object) -> Projection:
 
 
 def check_number(value: float, name: str) -> float:
-    """A finite number; values on links escape the widget's own range."""
-    if not math.isfinite(value):
-        raise ImageToPromptError(f"a finite {name}", f"{value}", f"Correct {name}.")
+    """A finite number of at most a million; values on links escape the widget's own range."""
+    # Compared as it came: float() of a whole number can overflow.
+    if not isinstance(value, Real) or not -_LARGEST <= value <= _LARGEST:
+        expected = f"a finite {name}, at most {_LARGEST:.0f} away from 0"
+        raise ImageToPromptError(expected, reprlib.repr(value), f"Correct {name}.")
     return float(value)
 
 
@@ -41,14 +46,14 @@ def check_choice(value: str, options: Iterable[str], name: str) -> str:
 
 
 def rgb(image: object, crop: str) -> Tensor:
-    """Pictures as (B, H, W, 3) float32 from an IMAGE of 1, 3 or more channels.
+    """Pictures as (B, H, W, 3) float32 from an IMAGE of 1, 3 or 4 channels.
 
     Grey is repeated, an alpha channel is dropped, as core nodes do. Raises ImageToPromptError
     for another shape, no pictures, NaN, or sides too unequal to centre-crop.
     """
     got = f"{tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
     shape = image.shape if isinstance(image, Tensor) else ()
-    if len(shape) != 4 or 0 in shape or shape[-1] == 2:
+    if len(shape) != 4 or 0 in shape or shape[-1] not in (1, 3, 4):
         _refuse_image("a picture or batch of shape (B, H, W, 1, 3 or 4)", got)
     pictures = image.float()
     if not torch.isfinite(pictures).all():

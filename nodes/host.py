@@ -83,17 +83,23 @@ def new_projection_path(prefix: str) -> str:
 
     Raises ImageToPromptError for a prefix that is empty or leads out of the folder.
     """
+    if "\0" in prefix:  # the file system's own functions would not even compare it
+        raise _bad_prefix(prefix)
     root = folder_paths.get_folder_paths(PROJECTIONS)[0]
     target = os.path.realpath(os.path.join(root, prefix))
     inside = os.path.commonpath([os.path.realpath(root), target]) == os.path.realpath(root)
     name = os.path.basename(os.path.normpath(prefix))
-    if not inside or not prefix.strip() or name in ("", ".", "..") or "\0" in prefix:
-        raise ImageToPromptError(
-            "a file name inside the projections folder", repr(prefix), "Correct filename_prefix."
-        )
+    if not inside or not prefix.strip() or name in ("", ".", ".."):
+        raise _bad_prefix(prefix)
     os.makedirs(root, exist_ok=True)
     folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
     return os.path.join(folder, f"{name}_{counter:05}_{SUFFIX}")
+
+
+def _bad_prefix(prefix: str) -> ImageToPromptError:
+    return ImageToPromptError(
+        "a file name inside the projections folder", repr(prefix), "Correct filename_prefix."
+    )
 
 
 # --- text ------------------------------------------------------------------------------------

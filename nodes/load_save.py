@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 
 from ..projection import (
     METHODS,
@@ -153,8 +154,16 @@ class SaveProjection(io.ComfyNode):
 
     @classmethod
     def execute(cls, projection: Projection, filename_prefix: str) -> io.NodeOutput:
-        path = host.new_projection_path(filename_prefix)
-        save_projection(check_projection(projection), path)
+        check_projection(projection)
+        try:
+            path = host.new_projection_path(filename_prefix)
+            save_projection(projection, path)
+        except (OSError, UnicodeEncodeError) as error:
+            raise ImageToPromptError(
+                "a file that can be written in the projections folder",
+                f"{getattr(error, 'strerror', None) or error} for {reprlib.repr(filename_prefix)}",
+                "Correct filename_prefix, or see to that folder and its disk.",
+            ) from error
         log.info("saved %s as %s", projection, path)
         return io.NodeOutput(ui=ui.PreviewText(path))
 

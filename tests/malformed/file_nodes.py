@@ -117,6 +117,11 @@ SAVING = [
         )
     ),
     Case(
+        "save: a prefix that is no text",
+        lambda tools: tools.save(filename_prefix="a\ud800"),
+        ("filename_prefix",),
+    ),
+    Case(
         "save: a prefix through a link that leads out",
         lambda tools: tools.save(filename_prefix=f"{tools.link_out()}/x"),
         INSIDE,
