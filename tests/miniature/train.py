@@ -24,7 +24,9 @@ def train_part(
     if part == "taesd":
         from miniature import train_taesd
 
-        model = train_taesd.polish(train_taesd.train(seed, steps), seed)
+        model = train_taesd.train(seed, steps)
+        for turn in range(len(train_taesd.POLISH_ROUNDS)):
+            model = train_taesd.polish(model, seed, turn)
         facts |= {name: f"{value:.6f}" for name, value in train_taesd.measure(model).items()}
     elif part == "unet":
         from miniature import train_unet

@@ -15,7 +15,7 @@ from .training import Run, generator_of
 from .world import SIDE, render, sample
 
 BATCH, STEPS, RATE = 16, 2200, 2e-3
-POLISH_STEPS, POLISH_RATE = 500, 8e-4  # then the decoder alone, for the latents it will get
+POLISH_ROUNDS, POLISH_RATE = (500, 1500), 8e-4  # then the decoder alone, for these latents
 CROP, WHOLE_FROM = 40, 1900  # crops of this side first, whole pictures from this step on
 LATENT_NOISE = 0.05  # the decoder must not depend on details that a sampler cannot hit
 MOMENT_WEIGHT = 0.02
@@ -52,11 +52,11 @@ def train(seed: int, steps: int | None = None) -> AutoencoderTiny:
     return model
 
 
-def polish(model: AutoencoderTiny, seed: int, steps: int | None = None) -> AutoencoderTiny:
-    """Train the decoder on whole pictures, for the encoder as it is."""
+def polish(model: AutoencoderTiny, seed: int, turn: int = 0) -> AutoencoderTiny:
+    """Train the decoder on whole pictures, for the encoder as it is: one of the rounds."""
     model = model.requires_grad_(True).to(memory_format=torch.channels_last)
     run = Run(
-        "taesd-decoder", model.decoder, steps or POLISH_STEPS, POLISH_RATE, seed + 1,
+        f"taesd-decoder-{turn}", model.decoder, POLISH_ROUNDS[turn], POLISH_RATE, seed + 1 + turn,
         decay=1e-4, average=0.99,
     )  # fmt: skip
     while run.step < run.steps:

@@ -1,0 +1,188 @@
+"""The trained miniature, widened to SD 1.5's shapes, in the unmodified host.
+
+Every part must give what the narrow model gives, each channel repeated; the whole must give the
+picture that diffusers gives from the same noise and conditioning.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from miniature import pipeline, train_clip, widen
+from miniature.preprocess import preprocess
+from miniature.sampling import Miniature
+from miniature.training import generator_of
+from miniature.widen_clip import K
+from miniature.world import render, sample
+from torch import Tensor
+
+CAPTION = "a red star on a blue background"
+TOLERANCE = 1e-3  # relative, fp32
+STEPS, GUIDANCE, SEED = 12, 3.0, 5
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    return float((found.float() - wanted).norm() / wanted.norm())
+
+
+def wide(narrow: Tensor) -> Tensor:
+    return narrow.repeat_interleave(K, dim=-1)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Miniature:
+    return Miniature.load()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Tensor:
+    """Two pictures of the world, (2, 3, 64, 64) in [0, 1], in 8 bits as a file holds them."""
+    return (255 * render(sample(2, "test", generator_of(8, 0)))).round() / 255
+
+
+@pytest.fixture(scope="module")
+def loaded(host, tmp_path_factory):
+    """The files as core's loaders give them, and what the host logged while it loaded them."""
+    import folder_paths
+
+    import nodes
+
+    folder = tmp_path_factory.mktemp("miniature")
+    with torch.no_grad():
+        widen.write(folder)
+    for kind in ("checkpoints", "clip_vision", "text_encoders"):
+        folder_paths.add_model_folder_path(kind, str(folder))
+    log = logging.getLogger()
+    records: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: records.append(record.getMessage())
+    log.addHandler(listener)
+    try:
+        model, clip, vae = nodes.CheckpointLoaderSimple().load_checkpoint(widen.CHECKPOINT)
+        [vision] = nodes.CLIPVisionLoader().load_clip(widen.CLIP)
+    finally:
+        log.removeHandler(listener)
+    return SimpleNamespace(model=model, clip=clip, vae=vae, vision=vision, log=records)
+
+
+@pytest.fixture(scope="module")
+def projection(host, loaded):
+    node = host.classes["LoadProjection"]
+    return node.execute(file=widen.CLIP, method="pseudo-inverse", cutoff=0.0).result[0]
+
+
+def test_the_host_takes_it_for_sd15_and_misses_nothing(loaded):
+    assert type(loaded.model.model.model_config).__name__ == "SD15"
+    complaints = [m for m in loaded.log if "missing" in m.lower() or "unexpected" in m.lower()]
+    # SD 1.5's own files lack the text projection too.
+    assert not [m for m in complaints if "text_projection" not in m]
+
+
+def test_the_text_encoder_repeats_the_narrow_states(loaded, mini):
+    import nodes
+
+    [[[found, _]]] = nodes.CLIPTextEncode().encode(loaded.clip, CAPTION)
+    assert relative(found, wide(mini.states([CAPTION])[0])) < TOLERANCE
+
+
+def test_the_vision_encoder_repeats_the_narrow_embeddings(loaded, mini, pictures):
+    import nodes
+
+    output = nodes.CLIPVisionEncode().encode(loaded.vision, pictures.movedim(1, -1), "center")[0]
+    with torch.no_grad():
+        pixels = preprocess(pictures)
+        wanted = mini.clip.visual_projection(train_clip.image_states(mini.clip, pixels))
+    # The host and `preprocess` may round a pixel to neighbouring levels.
+    assert relative(output.image_embeds, wide(wanted)) < 5 * TOLERANCE
+    with torch.inference_mode():
+        exact = loaded.vision.model(pixel_values=pixels, intermediate_output=-2)[2]
+    assert relative(exact, wide(wanted)) < TOLERANCE
+
+
+def test_the_unet_repeats_the_narrow_prediction(loaded, mini):
+    import comfy.model_management
+
+    g = generator_of(9, 0)
+    latents, times = torch.randn(2, 4, 8, 8, generator=g), torch.tensor([37, 811])
+    states = mini.states([CAPTION, ""])[0]
+    with torch.inference_mode():
+        comfy.model_management.load_models_gpu([loaded.model])
+        found = loaded.model.model.diffusion_model(latents, times, context=wide(states))
+        wanted = mini.unet(latents, times, states).sample
+    assert relative(found, wanted) < TOLERANCE
+
+
+def test_the_autoencoder_repeats_the_narrow_pictures(loaded, mini, pictures):
+    import nodes
+
+    [latent] = nodes.VAEEncode().encode(loaded.vae, pictures.movedim(1, -1))
+    scale = loaded.model.model.latent_format.scale_factor
+    with torch.no_grad():
+        wanted = mini.taesd.encode(pictures * 2 - 1).latents
+        shown = (mini.taesd.decode(wanted).sample / 2 + 0.5).clamp(0, 1)
+    assert relative(latent["samples"] * scale * mini.latent_std, wanted) < TOLERANCE
+    [decoded] = nodes.VAEDecode().decode(loaded.vae, latent)
+    assert relative(decoded.movedim(-1, 1), shown) < TOLERANCE
+
+
+def test_the_trained_projection_is_accepted_and_reads_96_values(projection):
+    assert projection.encoder.is_vit_l14 is False
+    assert 0 < projection.kept <= 96
+
+
+def test_the_node_gives_the_narrow_prompt(host, loaded, mini, projection, pictures):
+    found = embed(host, loaded, projection, pictures)
+    narrow = host_free_prompt(mini, projection, pictures)
+    assert relative(found, wide(narrow)) < 5 * TOLERANCE
+
+
+def test_host_and_diffusers_draw_the_same_picture(host, loaded, mini, projection, pictures):
+    import comfy.sample
+
+    import nodes
+
+    positive = embed(host, loaded, projection, pictures[:1])
+    empty = {"samples": torch.zeros(1, 4, 8, 8)}
+    [negative] = nodes.CLIPTextEncode().encode(loaded.clip, "")
+    [latent] = nodes.KSampler().sample(
+        loaded.model, SEED, STEPS, GUIDANCE, "euler", "simple", [[positive, {}]], negative, empty
+    )
+    [found] = nodes.VAEDecode().decode(loaded.vae, latent)
+    noise = comfy.sample.prepare_noise(empty["samples"], SEED)
+    context = positive[..., ::K].contiguous()
+    wanted = pipeline.generate(
+        pipeline.pipeline(), context, mini.states([""])[0], noise, STEPS, GUIDANCE
+    )
+    error = float((found.movedim(-1, 1) - wanted).square().mean())
+    assert float(wanted.std()) > 0.05  # a picture, not a flat field
+    assert -10 * math.log10(error) >= 35
+
+
+def embed(host, loaded, projection, pictures: Tensor) -> Tensor:
+    """ImageToPromptEmbed's conditioning without text, (B, 77, 768)."""
+    with torch.inference_mode():
+        out = host.classes["ImageToPromptEmbed"].execute(
+            projection=projection, clip=loaded.clip, clip_vision=loaded.vision,
+            image=pictures.movedim(1, -1), text="", text_weight=0.6, strength=1.0,
+            images="one prompt per image", crop="center",
+        )  # fmt: skip
+    [[states, _]] = out.result[0]
+    return states.clone()
+
+
+def host_free_prompt(mini: Miniature, projection, pictures: Tensor) -> Tensor:
+    """The same from the narrow models and the narrow matrix, (B, 77, 96)."""
+    from miniature.rows import NORM
+
+    from image_to_prompt.projection import Projection, assemble
+
+    narrow = Projection.from_text_projection(
+        mini.clip.text_projection.weight, cutoff=projection.cutoff, norm=NORM
+    )
+    assert narrow.kept == projection.kept
+    sos = mini.states([""])[0][0, 0]
+    return assemble(sos, narrow.apply(mini.image_embeds(pictures)))
