@@ -16,9 +16,10 @@ import pytest
 
 from image_to_prompt.workflows import build, hosts, kinds, server
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="no browser: playwright is not installed"
-)
+try:
+    import playwright.sync_api as playwright
+except ImportError:
+    playwright = None
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
@@ -33,7 +34,16 @@ PAGES = sorted(path for path in build.files() if path.parent == Path("."))
 # What the page asks for and a new user does not have yet.
 USER_FILES = ("user.css", "comfy.templates.json", "workflows/.keep", "subgraphs/.keep")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser: Chromium is not installed")
+# Marks, not a skip of the whole file: so each test is counted, and with its reason.
+pytestmark = [
+    pytest.mark.skipif(
+        playwright is None, reason="no browser: the Python package playwright is not installed"
+    ),
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="no browser: Chromium is neither on PATH nor named by the variable CHROMIUM",
+    ),
+]
 
 COMPLAINTS = """async () => {
     const complaints = [];
