@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Real
 
 import torch
@@ -43,6 +44,23 @@ def check_choice(value: str, options: Iterable[str], name: str) -> str:
         quoted = ", ".join(repr(option) for option in allowed)
         raise ImageToPromptError(f"{name} among {quoted}", repr(value), f"Correct {name}.")
     return value
+
+
+@contextmanager
+def writing(prefix: str) -> Iterator[None]:
+    """Turns an error of the file system, met in the block, into an ImageToPromptError.
+
+    prefix: the file name without number and ending that was asked for.
+    """
+    try:
+        yield
+    except (OSError, UnicodeEncodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageToPromptError(
+            "a file name that can be written to",
+            f"{reason} for {reprlib.repr(prefix)}",
+            "Correct filename_prefix, or see to its folder and disk.",
+        ) from error
 
 
 def rgb(image: object, crop: str) -> Tensor:

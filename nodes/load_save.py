@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import reprlib
 
 from ..projection import (
     METHODS,
@@ -14,7 +13,7 @@ from ..projection import (
     save_projection,
 )
 from . import host
-from .checks import check_choice, check_number, check_projection
+from .checks import check_choice, check_number, check_projection, writing
 from .host import io, ui
 from .types import CATEGORY, PROJECTION
 
@@ -155,15 +154,9 @@ class SaveProjection(io.ComfyNode):
     @classmethod
     def execute(cls, projection: Projection, filename_prefix: str) -> io.NodeOutput:
         check_projection(projection)
-        try:
+        with writing(filename_prefix):
             path = host.new_projection_path(filename_prefix)
             save_projection(projection, path)
-        except (OSError, UnicodeEncodeError) as error:
-            raise ImageToPromptError(
-                "a file that can be written in the projections folder",
-                f"{getattr(error, 'strerror', None) or error} for {reprlib.repr(filename_prefix)}",
-                "Correct filename_prefix, or see to that folder and its disk.",
-            ) from error
         log.info("saved %s as %s", projection, path)
         return io.NodeOutput(ui=ui.PreviewText(path))
 
