@@ -23,3 +23,7 @@ def _register_checkout() -> None:
 
 
 _register_checkout()
+
+if str(ROOT / "tests") not in sys.path:
+    # For `miniature`. Last, so that no folder here can hide a module of the host.
+    sys.path.append(str(ROOT / "tests"))

@@ -33,8 +33,9 @@ def maker(source: material.Weights, out: Path, steps: int) -> Callable[[Referenc
     mini = Miniature.load(source.folder)
     pipe = pipeline.pipeline(source.folder)
     projection = Projection.from_text_projection(
-        mini.clip.text_projection.weight, cutoff=PAPER_CUTOFF, norm=NORM
-    )
+        mini.clip.text_projection.weight, mini.clip.visual_projection.weight,
+        cutoff=PAPER_CUTOFF, norm=NORM,
+    )  # fmt: skip
     numbers = itertools.count(1)
     out.mkdir(parents=True, exist_ok=True)
 

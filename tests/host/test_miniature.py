@@ -25,6 +25,7 @@ TOLERANCE = 1e-3  # relative, fp32
 STEPS, GUIDANCE, SEED = 12, 3.0, 5
 
 
+@torch.no_grad()
 def relative(found: Tensor, wanted: Tensor) -> float:
     return float((found.float() - wanted).norm() / wanted.norm())
 
@@ -181,8 +182,9 @@ def host_free_prompt(mini: Miniature, projection, pictures: Tensor) -> Tensor:
     from image_to_prompt.projection import Projection, assemble
 
     narrow = Projection.from_text_projection(
-        mini.clip.text_projection.weight, cutoff=projection.cutoff, norm=NORM
-    )
+        mini.clip.text_projection.weight, mini.clip.visual_projection.weight,
+        cutoff=projection.cutoff, norm=NORM,
+    )  # fmt: skip
     assert narrow.kept == projection.kept
     sos = mini.states([""])[0][0, 0]
     return assemble(sos, narrow.apply(mini.image_embeds(pictures)))
