@@ -16,10 +16,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from image_to_prompt.projection import load_file, save_projection
 from image_to_prompt.workflows import build, client, hosts, material, run, server
-from image_to_prompt.workflows.fill import nodes_of
+from image_to_prompt.workflows.fill import fill, nodes_of
 
 STEPS = 2
 APIS = {path.stem: path for path in build.files() if path.parent.name == "api"}
@@ -43,9 +45,14 @@ def found(host_path):
 
 
 @pytest.fixture(scope="module")
-def served(found, tmp_path_factory):
+def base(tmp_path_factory):
+    """The folder of the running host, with its models, input and output."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def served(found, base):
     """A running host: its address, and the settings that name the miniature's files."""
-    base = tmp_path_factory.mktemp("served")
     checkpoint, clip = material.wide_files(material.weights())
     settings = {
         "checkpoint": server.place(base, "checkpoints", checkpoint),
@@ -84,6 +91,67 @@ def test_a_workflow_runs_to_a_png(name, served, pictures, tmp_path):
     assert (picture.format, picture.size) == ("PNG", (width, height))
     assert len(picture.getcolors(width * height)) > 1
     assert ("KSampler", STEPS, STEPS) in steps
+
+
+# --- what is done again -----------------------------------------------------------------------
+
+
+def worked(url: str, graph: dict) -> set[str]:
+    """Runs a graph; the class names of the nodes that did work, and were not cached."""
+    [cached] = [
+        set(data["nodes"])
+        for event, data in client.run(url, graph)["status"]["messages"]
+        if event == "execution_cached"
+    ]
+    assert cached <= graph.keys()
+    return {node["class_type"] for number, node in graph.items() if number not in cached}
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_a_second_run_with_unchanged_inputs_does_no_work(name, served, pictures):
+    url, settings = served
+    graph, (width, height) = workflow(name), SIZES[name]
+    images = [client.upload(url, path) for path in pictures[: len(nodes_of(graph, "LoadImage"))]]
+    # A seed of its own, so that the first run works even if another test ran this graph.
+    own = settings | {"width": width, "height": height, "seed": 7}
+    filled = fill(graph, images, (), own)
+    assert {"KSampler", "VAEDecode", "SaveImage"} <= worked(url, filled)
+    assert worked(url, filled) == set()
+
+
+def test_a_changed_text_redoes_only_what_hangs_on_it(served, pictures):
+    url, settings = served
+    image = client.upload(url, pictures[0])
+    own = settings | {"width": 64, "height": 64, "seed": 8}
+    worked(url, fill(workflow("edit"), [image], ["in the snow"], own))
+    again = worked(url, fill(workflow("edit"), [image], ["at night"], own))
+    assert again == {"ImageToPromptEmbed", "KSampler", "VAEDecode", "SaveImage"}
+
+
+def test_a_changed_projection_file_is_loaded_again_and_an_equal_one_is_not(served, base):
+    url, settings = served
+    clip = base / "models" / "clip_vision" / settings["projection_file"]
+    folder = base / "models" / "projections"
+    folder.mkdir(exist_ok=True)
+    save_projection(load_file(clip), folder / "mine.safetensors")
+    graph = {
+        "1": {"class_type": "LoadProjection", "inputs": {
+            "file": "mine.safetensors", "method": "pseudo-inverse", "cutoff": 0.0}},
+        "2": {"class_type": "SaveProjection", "inputs": {
+            "projection": ["1", 0], "filename_prefix": "again"}},
+    }  # fmt: skip
+    assert worked(url, graph) == {"LoadProjection", "SaveProjection"}
+    save_projection(load_file(clip), folder / "mine.safetensors")
+    assert worked(url, graph) == set(), "written anew, with the same content"
+    changed = load_file(clip, method="ridge")
+    save_projection(changed, folder / "mine.safetensors")
+    assert worked(url, graph) == {"LoadProjection", "SaveProjection"}
+    saved = sorted(folder.glob("again_*"))
+    assert [load_file(path).method for path in saved] == ["pseudo-inverse", "ridge"]
+    assert torch.equal(load_file(saved[1]).matrix, changed.matrix)
+
+
+# --- how the runner behaves -------------------------------------------------------------------
 
 
 def test_without_a_socket_library_the_run_is_polled(served, pictures, tmp_path, monkeypatch):
