@@ -1,5 +1,7 @@
 """The demonstration: its jobs, its grid, and its way without ComfyUI on small random weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -135,8 +137,12 @@ def test_a_thumbnail_shows_result_and_references_and_is_small(tmp_path):
         assert picture.getpixel(place)[colour] > 200
 
 
-@pytest.mark.parametrize("path", sorted(build.HERE.glob("*.jpg")), ids=lambda path: path.name)
-def test_a_committed_thumbnail_belongs_to_a_workflow_and_is_small(path):
-    assert path.with_suffix(".json").exists()
-    assert path.stat().st_size < thumbnails.LIMIT
-    assert Image.open(path).size == (thumbnails.SIDE, thumbnails.SIDE)
+def test_every_workflow_has_its_thumbnail_and_each_is_small():
+    made = sorted(build.HERE.glob("*.jpg"))
+    if not made:
+        pytest.skip("no thumbnails are committed: workflows/thumbnails.py makes them")
+    pages = [path.stem for path in build.files() if path.parent == Path(".")]
+    assert [path.stem for path in made] == sorted(pages)
+    for path in made:
+        assert path.stat().st_size < thumbnails.LIMIT
+        assert Image.open(path).size == (thumbnails.SIDE, thumbnails.SIDE)
