@@ -27,7 +27,10 @@ SEEDS = (1, 2, 3)
 OUT = hosts.PACK / "build"
 # The miniature draws 64 x 64; the rest is what it was trained and judged with.
 MINIATURE = {"width": 64, "height": 64, "steps": 12, "cfg": 3.0, "KSampler.scheduler": "simple"}
-MINIATURE_EDIT = ("something red",)  # it knows the words of its own world only
+MINIATURE_EDIT = ("a green star",)  # it knows the words of its own world only
+ABOUT_PHOTOGRAPHS = """The miniature has only ever seen six shapes in eight colours. Of a photograph it can keep what
+comes nearest: a round thing, a colour. For real photographs give it a real checkpoint:
+--checkpoint and --clip."""
 EDITS = ("in the snow", "an oil painting")
 
 Job = tuple[str, int, str | None, float]  # label, seed, text (None: no edit), strength
@@ -175,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     title = f"Image-to-Prompt, {told}"
     path = grid.draw(rows, OUT / "demo.png", title)
+    if not own:
+        print(ABOUT_PHOTOGRAPHS)
     print(f"Done {where} in {time.monotonic() - began:.0f} s: {path}")
     return 0
 

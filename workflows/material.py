@@ -68,11 +68,12 @@ def world_pictures(folder: Path) -> list[Reference]:
     references = []
     for triple, picture in zip(triples.tolist(), world.render(scenes), strict=True):
         shape, figure, ground = triple
-        name = f"{world.COLOURS[figure]} {world.SHAPES[shape]} on {world.COLOURS[ground]}"
+        shape_name = world.SHAPES[shape]
+        name = f"{world.COLOURS[figure]} {shape_name} on {world.COLOURS[ground]}"
         path = folder / f"{name.replace(' ', '-')}.png"
         to_pil(picture).save(path)
         other = next(c for c in world.COLOURS if c not in (world.COLOURS[i] for i in triple[1:]))
-        references.append(Reference(name, path, (f"something {other}",)))
+        references.append(Reference(name, path, (f"a {other} {shape_name}",)))
     return references
 
 

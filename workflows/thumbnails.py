@@ -20,7 +20,7 @@ from image_to_prompt.workflows.fill import nodes_of
 
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
-TEXTS = {"edit": "something red"}
+STEERED = ("edit", "refine_and_edit")  # workflows with a text
 WIDE = {"two_regions": 128}  # two squares side by side
 
 
@@ -55,12 +55,13 @@ def main() -> int:
     base, scratch = run.BASES / f"demo-{host.folder.name}", demo.OUT / "thumbnails"
     files = demo.Files(*material.wide_files(source), str(source), dict(demo.MINIATURE))
     settings = demo.settings_of(files, base) | {"seed": 1}
-    references = [reference.path for reference in material.world_pictures(scratch)]
+    pictures = material.world_pictures(scratch)
+    references = [reference.path for reference in pictures]
     with server.start(host, base) as url:
         for number, make in enumerate(build.GRAPHS, 1):
             name, graph = make.__name__, make().api()
             used = references[: len(nodes_of(graph, "LoadImage"))]
-            texts = [TEXTS[name]] if name in TEXTS else []
+            texts = list(pictures[0].edits) if name in STEERED else []
             width = {"width": WIDE[name]} if name in WIDE else {}
             [result] = run.run_workflow(url, graph, scratch, used, texts, settings | width)
             print(compose(result, used, build.HERE / f"{number}_{name}.jpg"))
