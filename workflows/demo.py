@@ -28,9 +28,9 @@ OUT = hosts.PACK / "build"
 # The miniature draws 64 x 64; the rest is what it was trained and judged with.
 MINIATURE = {"width": 64, "height": 64, "steps": 12, "cfg": 3.0, "KSampler.scheduler": "simple"}
 MINIATURE_EDIT = ("a green star",)  # it knows the words of its own world only
-ABOUT_PHOTOGRAPHS = """The miniature has only ever seen six shapes in eight colours. Of a photograph it can keep what
-comes nearest: a round thing, a colour. For real photographs give it a real checkpoint:
---checkpoint and --clip."""
+ABOUT_PHOTOGRAPHS = """The miniature has only ever seen six shapes in eight colours. Of a
+photograph it can keep what comes nearest: a round thing, a colour. For real photographs give it
+real models: --checkpoint and --clip."""
 EDITS = ("in the snow", "an oil painting")
 
 Job = tuple[str, int, str | None, float]  # label, seed, text (None: no edit), strength
