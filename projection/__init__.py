@@ -5,7 +5,7 @@ Ding et al., "The CLIP Model is Secretly an Image-to-Prompt Converter", NeurIPS 
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clip_file import ClipProjections, read_clip_projections
-from .clip_model import from_clip_model, null_prompt, prompt_embeds
+from .clip_model import TransformersTower, from_clip_model, null_prompt, prompt_embeds
 from .combine import spherical_mean
 from .corpus import captions
 from .cross_attention import CrossAttention, Full, LowRank, check_maps, lora_state
@@ -15,6 +15,7 @@ from .encoder import Encoder
 from .errors import ImageToPromptError
 from .files import content_hash, load_file
 from .inverse import METHODS, Decomposition, Inverse, decompose, invert, portable_cutoff
+from .pictures import Pictures
 from .projector import PAPER_NORM, Projection
 from .prompt import (
     BLENDS,
@@ -32,7 +33,7 @@ from .recipes import FIT, REFINE, TEXT_ONLY, Recipe, recipe
 from .residual import Residual
 from .storage import is_projection, load_projection, save_projection
 from .text_fit import fit_from_text
-from .trainer import Pictures, Progress, Trainer, fit, refine
+from .trainer import Progress, Trainer, fit, refine
 from .vision import DeepPrompts, VisionTower, check_tower, encode_pictures
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Recipe",
     "Residual",
     "Trainer",
+    "TransformersTower",
     "VisionTower",
     "apply_strength",
     "assemble",

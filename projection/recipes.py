@@ -39,7 +39,7 @@ class Recipe:
     decay: float = 0.0
 
 
-TEXT_ONLY = "text least squares"  # FitProjection's preset without any gradient: `fit_from_text`
+TEXT_ONLY = "text least squares"  # no gradient: `fit_from_text`, FitProjection only
 REFINE = MappingProxyType(
     {
         "embedding + cross-attention": Recipe(2e-2, embedding=1.0, cross_attention=0.25),
