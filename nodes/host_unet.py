@@ -7,7 +7,7 @@ call as views of the same memory, so there is no second copy of the U-Net. Read 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,7 +16,6 @@ import comfy.model_management
 import comfy.model_sampling
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ..projection import ImageToPromptError
 
@@ -31,14 +30,13 @@ _BYTES_PER_CELL = 1.0e6
 class HostDenoiser:
     """See `projection.Denoiser`. Made for one run; holds no tensors of its own but the schedule.
 
-    memory: a name from `MEMORY`. Raises ImageToPromptError for a model that is not an SD 1.x
-    U-Net, or that carries a projection's changes already.
+    Raises ImageToPromptError for a model that is not an SD 1.x U-Net, or that carries a
+    projection's changes already.
     """
 
-    def __init__(self, model: Any, text_width: int, memory: str) -> None:
+    def __init__(self, model: Any, text_width: int) -> None:
         check_model(model, text_width)
         self._patcher = _classic(model)
-        self._chunk = MEMORY[memory]
         sampling = model.get_model_object("model_sampling")
         self.alphas_cumprod = 1 / (1 + sampling.sigmas.detach().cpu().double() ** 2)
         self.prediction = prediction_of(sampling)
@@ -60,31 +58,28 @@ class HostDenoiser:
         """See `Denoiser.predict`. Checks for the host's interrupt before the work."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._load(noisy)
-        size = self._chunk(self, noisy)
-        if size >= len(noisy):
-            return self._forward(noisy, times, context, deltas)
-        parts = zip(*(tensor.split(size) for tensor in (noisy, times, context)), strict=True)
-        # Each chunk's activations are computed again when its gradients are wanted.
-        return torch.cat(
-            [
-                checkpoint(
-                    self._forward, *part, deltas, use_reentrant=False, preserve_rng_state=False
-                )
-                for part in parts
-            ]
-        )
+        return self._forward(noisy, times, context, deltas)
 
-    def activations(self, noisy: Tensor) -> float:
-        """Bytes that the backward pass of one of these pictures keeps."""
+    def activations(self, size: Sequence[int]) -> float:
+        """Bytes that a backward pass keeps for one picture of latents of this height and width."""
         wide = _compute_type(self._patcher.model) == torch.float32
-        return (2 if wide else 1) * _BYTES_PER_CELL * math.prod(noisy.shape[2:])
+        return (2 if wide else 1) * _BYTES_PER_CELL * math.prod(size)
+
+    def fitting(self, size: Sequence[int]) -> int:
+        """How many pictures of this size (h, w) fit beside the model at once: at least one.
+
+        From the device's whole memory, not the free part, so that it is the same at every run.
+        """
+        total = comfy.model_management.get_total_memory(self.device)
+        left = 0.7 * total - self._patcher.model_size()
+        return max(1, int(left / self.activations(size)))
 
     def _load(self, noisy: Tensor) -> None:
         # Whole: weights streamed through the host's buffers would be overwritten before backward.
         with torch.inference_mode():
             comfy.model_management.load_models_gpu(
                 [self._patcher],
-                memory_required=self.activations(noisy) * len(noisy),
+                memory_required=self.activations(noisy.shape[2:]) * len(noisy),
                 force_full_load=True,
             )
 
@@ -224,20 +219,6 @@ def prediction_of(sampling: Any) -> str:
             "a MODEL that predicts noise (epsilon) or v", type(sampling).__name__, _SD1_ADVICE
         )
     return name
-
-
-def _automatic(denoiser: HostDenoiser, noisy: Tensor) -> int:
-    """As many pictures at once as there is memory for."""
-    free = comfy.model_management.get_free_memory(denoiser.device)
-    return max(1, int(0.8 * free / denoiser.activations(noisy)))
-
-
-# How many of a batch's pictures keep their activations at once.
-MEMORY = {
-    "automatic": _automatic,
-    "fast": lambda _, noisy: len(noisy),
-    "low": lambda _, noisy: 1,
-}
 
 
 def _classic(model: Any) -> Any:

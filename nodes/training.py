@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +27,18 @@ from . import host, host_training
 from .checks import check_choice, check_projection
 from .curve import loss_curve
 from .host_patches import with_changes
-from .host_unet import MEMORY, HostDenoiser
+from .host_unet import HostDenoiser
 from .host_vision import HostTower, image_embeddings, preprocessed
 from .pictures import fitted_to
 from .preview import sample
 
 CROPS = ("center", "none")
+# How many of a step's noisy pictures the model sees at a time, given how many fit; 0: all.
+MEMORY: dict[str, Callable[[int], int]] = {
+    "automatic": lambda fitting: fitting,
+    "fast": lambda _: 0,
+    "low": lambda _: 1,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +64,7 @@ class Models:
                 "another CLIP of the same width",
                 "Load CLIP vision and projection from one file (socket clip_vision).",
             )
-        denoiser = HostDenoiser(self.model, encoder.text_width, self.memory)
+        denoiser = HostDenoiser(self.model, encoder.text_width)
         object.__setattr__(self, "denoiser", denoiser)
         host_training.check_vae(self.vae, self.model)
         if self.projection.cross_attention is not None:
@@ -67,14 +74,20 @@ class Models:
         """The encoded empty prompt (1, 77, D)."""
         return host.encode_text(self.clip, "").entries[0][0]
 
+    def chunk(self, pictures: Pictures) -> int:
+        """How many noisy pictures the model is to see at a time, as `memory` says; 0: all."""
+        largest = max((latents.shape[1:] for latents in pictures.latents), key=math.prod)
+        return MEMORY[self.memory](self.denoiser.fitting(largest))
+
 
 def pictures_of(
     models: Models, singles: Sequence[Tensor], recipe: Recipe, crop: str, size: int
 ) -> Pictures:
     """Everything that training reads of these pictures (1, H, W, 3), computed once."""
-    embeds = torch.cat(list(image_embeddings(models.clip_vision, singles, crop)))
+    vision = models.projection.vision
+    embeds = torch.cat(list(image_embeddings(models.clip_vision, singles, crop, vision)))
     pixels = None
-    if sees(models.projection, recipe):
+    if recipe.vision:
         each = [preprocessed(models.clip_vision, picture, crop).cpu() for picture in singles]
         pixels = torch.cat(each)
     fitted = [fitted_to(picture, size) for picture in singles]
@@ -82,19 +95,14 @@ def pictures_of(
     return Pictures(latents, embeds, pixels)
 
 
-def sees(projection: Projection, recipe: Recipe) -> bool:
-    """Whether training looks through the vision half, and not only at what it gave once."""
-    return bool(recipe.vision) or projection.vision is not None
-
-
 def trainer_of(
     models: Models, pictures: Pictures, recipe: Recipe, seed: int, held_out: Pictures | None = None
 ) -> Trainer:
     """A trainer of the user's models, before its first step."""
-    tower = HostTower(models.clip_vision) if sees(models.projection, recipe) else None
+    tower = HostTower(models.clip_vision) if recipe.vision else None
     return Trainer(
         models.denoiser, models.projection, pictures, models.null_prompt(), recipe, seed,
-        held_out, tower,
+        held_out, tower, models.chunk(pictures),
     )  # fmt: skip
 
 
@@ -117,7 +125,7 @@ def run(
 def preview(models: Models, projection: Projection, pictures: Pictures) -> Tensor:
     """What the first picture's prompt gives as things stand: latents (1, 4, h, w)."""
     embeds = pictures.embeds[:1]
-    if projection.vision is not None:
+    if pictures.pixels is not None:
         tower = HostTower(models.clip_vision)
         embeds = encode_pictures(tower, pictures.pixels[:1], projection.vision)
     context = assemble(models.null_prompt()[0, 0], projection.apply(embeds))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .host import io
-from .host_unet import MEMORY
-from .training import CROPS
+from .training import CROPS, MEMORY
 from .types import PROJECTION
 
 
@@ -93,8 +92,8 @@ def options(every: int) -> list[io.Input]:
             default="automatic",
             optional=True,
             tooltip=(
-                "automatic: as many pictures at once as fit. fast: all at once. low: one at a "
-                "time, which takes about a third longer."
+                "A step looks at several noisy pictures. automatic: as many at once as fit into "
+                "memory. fast: all at once. low: one at a time."
             ),
         ),
         io.Int.Input(
