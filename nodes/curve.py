@@ -28,7 +28,7 @@ def loss_curve(losses: Sequence[float], held_out: Sequence[tuple[int, float]]) -
     steps = [(step, loss) for step, loss in enumerate(losses, 1) if math.isfinite(loss)]
     means = _running_mean(steps)
     low, high = _range([loss for _, loss in [*steps, *held_out]])
-    last = max([step for step, _ in [*steps, *held_out]], default=1)
+    last = max([1, *(step for step, _ in [*steps, *held_out])])
 
     def place(points: Points) -> list[tuple[float, float]]:
         return [
