@@ -108,6 +108,7 @@ def test_a_projection_without_changes_leaves_the_model(tools, caplog):
 
 def test_saved_it_gives_the_same_again_and_as_a_lora_too(tools, host, refined):
     import folder_paths
+
     import nodes
 
     loras = host.folders / "models" / "loras"

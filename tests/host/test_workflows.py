@@ -34,9 +34,7 @@ def extras() -> dict[str, type]:
     except ImportError:
         return {}
     extension = asyncio.run(module.comfy_entrypoint())
-    return {
-        node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())
-    }
+    return {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
 
 
 @pytest.fixture(autouse=True)
