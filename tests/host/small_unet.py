@@ -46,7 +46,10 @@ def _unet(shape: dict):
 
 
 def _random(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(like.shape, generator=generator)
+    # A million numbers, over and over: drawing all of a full-size U-Net's would take a minute.
+    count = like.numel()
+    noise = torch.randn(min(count, 1_000_003), generator=generator)
+    noise = noise.repeat(-(-count // len(noise)))[:count].view(like.shape)
     if like.ndim == 1:
         scale = 1 + 0.05 * noise if name.endswith("weight") else 0.05 * noise
         return scale
