@@ -61,17 +61,20 @@ def picks(count: int, size: int, step: int, seed: int) -> list[int]:
 
 
 def batch_of(
-    source: Pictures, chosen: list[int], levels: int, steps: int, generator: torch.Generator
+    source: Pictures, chosen: list[int], levels: int, weights: Tensor, generator: torch.Generator
 ) -> Batch:
-    """Each chosen picture at `levels` noise levels, all of them spread evenly over the schedule.
+    """Each chosen picture at `levels` noise levels.
 
-    steps: T. Each pair has its own slice of 0..T-1 and a random place in it: the mean over
-    levels is then far steadier than with independent draws.
+    weights: (T,), how much each time step counts: times are drawn by them instead of the loss
+    being multiplied. Each pair has its own slice of that distribution and a random place in it,
+    so that the mean over levels is far steadier than with independent draws.
     """
     owner = torch.arange(len(chosen)).repeat(levels)  # (P,)
     pairs = len(owner)
     u = torch.rand(2, pairs, generator=generator)
-    times = ((torch.arange(pairs) + u[0]) * steps / pairs).long().clamp(max=steps - 1)
+    share = weights.double().cumsum(0) / weights.double().sum()
+    times = torch.searchsorted(share, (torch.arange(pairs) + u[0].double()) / pairs)
+    times = times.clamp(max=len(weights) - 1)
     device = source.embeds.device
     noise = tuple(
         torch.randn(source.latents[chosen[k]].shape, generator=generator).to(device)
@@ -80,8 +83,8 @@ def batch_of(
     return Batch(source, chosen, owner, times.to(device), noise, u[1])
 
 
-def held_out_batches(source: Pictures, steps: int, seed: int) -> Iterator[Batch]:
+def held_out_batches(source: Pictures, weights: Tensor, seed: int) -> Iterator[Batch]:
     """The same pairs every time: each picture at a few levels."""
     for index in range(len(source)):
         generator = generator_of(seed, _HELD_OUT + index)
-        yield batch_of(source, [index], HELD_OUT_LEVELS, steps, generator)
+        yield batch_of(source, [index], HELD_OUT_LEVELS, weights, generator)

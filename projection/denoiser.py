@@ -66,9 +66,9 @@ def target(
     return kept * noise - added * latents
 
 
-def snr_weight(prediction: str, alphas_cumprod: Tensor, times: Tensor, limit: float) -> Tensor:
-    """Min-SNR weights (B,) of Hang et al. 2023; limit: gamma, 0 weighs all times alike."""
-    power = alphas_cumprod.to(times.device)[times].double()
+def snr_weight(prediction: str, alphas_cumprod: Tensor, limit: float) -> Tensor:
+    """Min-SNR weights (T,) of Hang et al. 2023; limit: gamma, 0 weighs all times alike."""
+    power = alphas_cumprod.detach().cpu().double()
     if not limit:
         return torch.ones_like(power).float()
     ratio = power / (1 - power).clamp_min(1e-12)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from .batches import Batch
-from .denoiser import Denoiser, add_noise, snr_weight, target
+from .denoiser import Denoiser, add_noise, target
 from .errors import ImageToPromptError
 from .parts import CROSS
 from .prompt import assemble
@@ -110,5 +110,4 @@ def _chunk_loss(run: Run, batch: Batch, index: Tensor, embeddings: Tensor, drop:
             f"{tuple(prediction.shape)}", "Connect model and VAE of one SD 1.x checkpoint.",
         )  # fmt: skip
     errors = (prediction.float() - wanted).square().flatten(1).mean(dim=1)
-    weights = snr_weight(kind, schedule, times, run.recipe.snr_limit)
-    return (weights * errors).sum() / len(batch)
+    return errors.sum() / len(batch)

@@ -21,7 +21,8 @@ class Recipe:
     residual_rank: of the map on e; 0: the shift alone. cross_rank: of the deltas; 0: full.
     prompts: learnt tokens in each layer of the vision half. pictures: a step's pictures;
     levels: noise levels of each of them. drop: share of conditions replaced by the empty prompt.
-    snr_limit: min-SNR's gamma, 0: none. pull: weight of 1 - cos(e, closed form).
+    snr_limit: min-SNR's gamma, 0: none; the lower, the more the coarse (layout) counts.
+    pull: weight of 1 - cos(e, closed form). decay: AdamW's.
     """
 
     learning_rate: float

@@ -21,7 +21,7 @@ from torch import Tensor
 from .adam import Adam
 from .batches import Batch, batch_of, generator_of, held_out_batches, picks
 from .cross_attention import check_maps
-from .denoiser import Denoiser
+from .denoiser import Denoiser, snr_weight
 from .errors import ImageToPromptError
 from .loss import gradients, loss_of
 from .pictures import Pictures, check_run
@@ -75,6 +75,9 @@ class Trainer:
         with torch.inference_mode(False):
             self.pictures = pictures.owned()
             self.held_out = None if held_out is None else held_out.owned()
+            self.time_weights = snr_weight(
+                denoiser.prediction, denoiser.alphas_cumprod, recipe.snr_limit
+            )
             self.null = null.detach().float().to(pictures.embeds.device, copy=True)
             self.trainable = Trainable(
                 projection, recipe, denoiser.maps, tower, generator_of(seed, -1),
@@ -129,8 +132,7 @@ class Trainer:
     def _batch(self) -> Batch:
         generator = generator_of(self.seed, self.steps_done)
         chosen = picks(len(self.pictures), self.recipe.pictures, self.steps_done, self.seed)
-        steps = len(self.denoiser.alphas_cumprod)
-        return batch_of(self.pictures, chosen, self.recipe.levels, steps, generator)
+        return batch_of(self.pictures, chosen, self.recipe.levels, self.time_weights, generator)
 
     def _rates(self) -> dict[str, float]:
         if not self.planned:
@@ -145,11 +147,9 @@ class Trainer:
         """
         if self.held_out is None:
             raise ImageToPromptError("held-out pictures", "none", "Hold out at least one.")
-        steps = len(self.denoiser.alphas_cumprod)
+        batches = held_out_batches(self.held_out, self.time_weights, self.seed)
         with torch.inference_mode(False), torch.no_grad():
-            losses = [
-                loss_of(self, batch) for batch in held_out_batches(self.held_out, steps, self.seed)
-            ]
+            losses = [loss_of(self, batch) for batch in batches]
             loss = float(torch.stack(losses).mean())
             if self.best_loss is None or loss < self.best_loss:
                 self.best = self.trainable.copies()

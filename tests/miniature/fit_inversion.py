@@ -26,7 +26,7 @@ from .world import Scenes, render
 
 PROMPT, WORD = "a picture of a figure", "figure"
 RATE = 0.03  # in units of the word embeddings' standard deviation; the best of 0.01, 0.03, 0.1, 0.3
-LEVELS = 16
+LEVELS, LIMIT = 16, 5.0
 
 
 @contextmanager
@@ -45,7 +45,9 @@ def _token(bench: Bench, ids: Tensor, vector: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def invert_picture(bench: Bench, seen: Pictures, steps: int, rate: float = RATE) -> Tensor:
+def invert_picture(
+    bench: Bench, seen: Pictures, steps: int, rate: float = RATE, limit: float = LIMIT
+) -> Tensor:
     """The prompt (1, 77, 96) with the token trained on one picture."""
     ids = Tokenizer()([PROMPT])
     words = bench.mini.clip.text_model.embeddings.token_embedding.weight.detach()
@@ -53,8 +55,9 @@ def invert_picture(bench: Bench, seen: Pictures, steps: int, rate: float = RATE)
     values = {"token": words[row].clone().requires_grad_(True)}
     adam, scale = Adam(values), float(words.std())
     schedule = bench.denoiser.alphas_cumprod
+    density = snr_weight("epsilon", schedule, limit)
     for step in range(steps):
-        batch = batch_of(seen, [0], LEVELS, len(schedule), generator_of(0, step))
+        batch = batch_of(seen, [0], LEVELS, density, generator_of(0, step))
         every = torch.arange(LEVELS)
         noise, latents = torch.stack(batch.noise), batch.latents(every)
         with _token(bench, ids, values["token"]):
@@ -62,8 +65,7 @@ def invert_picture(bench: Bench, seen: Pictures, steps: int, rate: float = RATE)
         noisy = add_noise(schedule, latents, noise, batch.times)
         output = bench.denoiser.predict(noisy, batch.times, context, {})
         wanted = target("epsilon", schedule, latents, noise, batch.times)
-        weights = snr_weight("epsilon", schedule, batch.times, 5.0)
-        loss = (weights * (output - wanted).square().flatten(1).mean(dim=1)).mean()
+        loss = (output - wanted).square().mean()
         slope = dict(zip(values, torch.autograd.grad(loss, list(values.values())), strict=True))
         left = max(0.1, 1 - 0.9 * step / steps)
         adam.update(values, slope, {"token": rate * scale * left})

@@ -58,12 +58,9 @@ def written_out(trainer, batch, drop):
         noisy = a**0.5 * x + (1 - a) ** 0.5 * noise
         times = batch.times[pair : pair + 1]
         out = trainer.denoiser.predict(noisy[None], times, context, deltas)[0]
-        snr = a / (1 - a)
-        if trainer.denoiser.prediction == "v":
-            wanted, weight = a**0.5 * noise - (1 - a) ** 0.5 * x, min(snr, 5.0) / (snr + 1)
-        else:
-            wanted, weight = noise, min(snr, 5.0) / snr
-        total = total + weight * mse_loss(out, wanted) / len(batch)
+        is_v = trainer.denoiser.prediction == "v"
+        wanted = a**0.5 * noise - (1 - a) ** 0.5 * x if is_v else noise
+        total = total + mse_loss(out, wanted) / len(batch)
     return total, pull
 
 
@@ -134,15 +131,15 @@ def test_min_snr_weights_are_those_of_diffusers_training_scripts():
     snr = training.compute_snr(scheduler, times)
     clipped = torch.minimum(snr, torch.tensor(5.0))
     schedule = scheduler.alphas_cumprod
-    assert torch.allclose(snr_weight("epsilon", schedule, times, 5.0), clipped / snr, rtol=1e-4)
-    assert torch.allclose(snr_weight("v", schedule, times, 5.0), clipped / (snr + 1), rtol=1e-4)
-    assert torch.equal(snr_weight("v", schedule, times, 0.0), torch.ones(len(times)))
+    assert torch.allclose(snr_weight("epsilon", schedule, 5.0)[times], clipped / snr, rtol=1e-4)
+    assert torch.allclose(snr_weight("v", schedule, 5.0)[times], clipped / (snr + 1), rtol=1e-4)
+    assert torch.equal(snr_weight("v", schedule, 0.0), torch.ones(1000))
 
 
 def test_a_schedule_that_ends_in_pure_noise_has_finite_weights():
     schedule = torch.tensor([1.0, 0.5, 0.0])
     for kind in ("epsilon", "v"):
-        assert snr_weight(kind, schedule, torch.arange(3), 5.0).isfinite().all()
+        assert snr_weight(kind, schedule, 5.0).isfinite().all()
 
 
 # --- batches ----------------------------------------------------------------------------------
@@ -162,11 +159,23 @@ def test_an_epoch_shows_every_picture_once(count, size):
 def test_noise_levels_are_spread_evenly_over_the_schedule():
     source = toys.pictures(2)
     for seed in range(20):
-        batch = batch_of(source, [1, 0], 5, 1000, generator_of(seed, 0))
+        batch = batch_of(source, [1, 0], 5, torch.ones(1000), generator_of(seed, 0))
         assert (batch.times // 100).tolist() == list(range(10))
         assert batch.owner.tolist() == [0, 1] * 5
         assert batch.latents(torch.tensor([0]))[0] is not source.latents[1]
         assert torch.equal(batch.latents(torch.tensor([0]))[0], source.latents[1])
+
+
+def test_noise_levels_are_drawn_as_often_as_they_count():
+    weights = torch.tensor([1.0, 0.0, 6.0, 3.0])
+    times = batch_of(toys.pictures(1), [0], 4000, weights, generator_of(0, 0)).times
+    assert torch.allclose(times.bincount(minlength=4) / 4000, weights / 10, atol=1e-3)
+
+
+def test_the_trainer_draws_by_its_min_snr_weights():
+    trainer = run()
+    schedule = trainer.denoiser.alphas_cumprod
+    assert torch.equal(trainer.time_weights, snr_weight("epsilon", schedule, 5.0))
 
 
 def test_streams_of_randomness_are_apart():
@@ -179,8 +188,8 @@ def test_streams_of_randomness_are_apart():
 
 def test_the_held_out_pairs_are_the_same_every_time():
     source = toys.pictures(2)
-    a, b = (list(held_out_batches(source, 1000, seed)) for seed in (1, 1))
-    other = next(held_out_batches(source, 1000, 2))
+    a, b = (list(held_out_batches(source, torch.ones(1000), seed)) for seed in (1, 1))
+    other = next(held_out_batches(source, torch.ones(1000), 2))
     assert [batch.pictures for batch in a] == [[0], [1]]
     assert all(torch.equal(x.noise[3], y.noise[3]) for x, y in zip(a, b, strict=True))
     assert all(torch.equal(x.times, y.times) for x, y in zip(a, b, strict=True))
