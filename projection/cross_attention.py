@@ -2,8 +2,9 @@
 
     k = W_k c + B A c          A: down (r, C), B: up (O, r);  or  k = W_k c + D c
 
-The U-Net itself is never touched: whoever runs it adds the change where it is wanted. Names are
-those of the modules in SD 1.x checkpoints without the prefix `model.diffusion_model.`, such as
+A picks out the pictures' own directions, see `keys`. The U-Net itself is never touched: whoever
+runs it adds the change where it is wanted. Names are those of the modules in SD 1.x checkpoints
+without the prefix `model.diffusion_model.`, such as
 `input_blocks.1.1.transformer_blocks.0.attn2.to_k`.
 """
 

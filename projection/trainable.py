@@ -24,8 +24,9 @@ from .vision import VisionTower
 class Trainable:
     """Leaf tensors by name, and the projection that is alive with them.
 
-    values: float32, with gradients. rates: AdamW's rate of each. start: the projection that was
-    given. live: the one that gives whatever the values say, differentiably.
+    keys: (R, D), rows A of low-rank deltas, see `keys`. values: float32, with gradients. rates:
+    AdamW's rate of each, 0 for what stays. start: the projection that was given. live: the one
+    that gives whatever the values say, differentiably.
     """
 
     def __init__(
@@ -33,12 +34,13 @@ class Trainable:
         projection: Projection,
         recipe: Recipe,
         maps: Mapping[str, tuple[int, int]],
+        keys: Tensor,
         tower: VisionTower | None,
         generator: torch.Generator,
         device: torch.device,
     ) -> None:
         self.start = _owned(projection)
-        start = _starting(projection, recipe, maps, tower, generator)
+        start = _starting(projection, recipe, maps, keys, tower, generator)
         self.values = {
             name: value.detach().to(device, torch.float32, copy=True).requires_grad_(True)
             for name, value in start.items()
@@ -76,6 +78,7 @@ def _starting(
     projection: Projection,
     recipe: Recipe,
     maps: Mapping[str, tuple[int, int]],
+    keys: Tensor,
     tower: VisionTower | None,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
@@ -87,7 +90,7 @@ def _starting(
     if recipe.vision and tower is not None:
         start |= _known(known, VISION) or _prompts(tower, recipe, generator)
     if recipe.cross_attention:
-        start |= _known(known, CROSS) or _deltas(maps, recipe, generator)
+        start |= _known(known, CROSS) or _deltas(maps, recipe, keys)
     if not start:
         raise ImageToPromptError(
             "a preset that trains something", f"{recipe}", "Choose another preset."
@@ -119,17 +122,15 @@ def _prompts(tower: VisionTower, recipe: Recipe, generator: torch.Generator) -> 
 
 
 def _deltas(
-    maps: Mapping[str, tuple[int, int]], recipe: Recipe, generator: torch.Generator
+    maps: Mapping[str, tuple[int, int]], recipe: Recipe, keys: Tensor
 ) -> dict[str, Tensor]:
     start = {}
     for name, (outputs, inputs) in maps.items():
-        rank = min(recipe.cross_rank, outputs, inputs)
-        if not rank:
+        if not recipe.cross_rank:
             start[f"{CROSS}.{name}.matrix"] = torch.zeros(outputs, inputs)
             continue
-        down = torch.randn(rank, inputs, generator=generator) / sqrt(inputs)
-        start[f"{CROSS}.{name}.down"] = down
-        start[f"{CROSS}.{name}.up"] = torch.zeros(outputs, rank)
+        start[f"{CROSS}.{name}.down"] = keys.clone()
+        start[f"{CROSS}.{name}.up"] = torch.zeros(outputs, len(keys))
     return start
 
 
@@ -140,8 +141,9 @@ def _rate(name: str, value: Tensor, recipe: Recipe) -> float:
         return recipe.embedding / (1.0 if field == "down" else sqrt(value.shape[0]))
     if part == VISION:
         return recipe.vision
-    width = {"down": sqrt(value.shape[-1]), "up": 1.0, "matrix": float(value.shape[-1])}[field]
-    return recipe.cross_attention / width
+    if field == "down":
+        return 0.0  # see `keys`
+    return recipe.cross_attention / (value.shape[-1] if field == "matrix" else 1.0)
 
 
 def _stored_type(name: str) -> torch.dtype:

@@ -23,6 +23,7 @@ from .batches import Batch, batch_of, generator_of, held_out_batches, picks
 from .cross_attention import check_maps
 from .denoiser import Denoiser, snr_weight
 from .errors import ImageToPromptError
+from .keys import keys_of
 from .loss import gradients, loss_of
 from .pictures import Pictures, check_run
 from .projector import Projection
@@ -80,14 +81,18 @@ class Trainer:
             )
             self.null = null.detach().float().to(pictures.embeds.device, copy=True)
             self.trainable = Trainable(
-                projection, recipe, denoiser.maps, tower, generator_of(seed, -1),
-                pictures.embeds.device,
+                projection, recipe, denoiser.maps, self._keys(projection), tower,
+                generator_of(seed, -1), pictures.embeds.device,
             )  # fmt: skip
             self.adam = Adam(self.trainable.values)
         self.losses: list[float] = []
         self.held_out_losses: list[tuple[int, float]] = []
         self.best: dict[str, Tensor] | None = None
         self._check_parts()
+
+    def _keys(self, projection: Projection) -> Tensor:
+        prompts = projection.apply(self.pictures.embeds)
+        return keys_of(prompts, self.null[0], self.recipe.cross_rank)
 
     def _check_parts(self) -> None:
         live = self.trainable.live
