@@ -33,7 +33,7 @@ def check_vae(vae: Any, model: Any) -> None:
 
 
 def latents_of(vae: Any, model: Any, pictures: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Latents (4, h, w) float32 of pictures (1, H, W, 3), in the scale the model takes.
+    """Latents (4, h, w) float32 of pictures (1, H, W, 3), as the model takes them and where.
 
     Sides of the pictures are multiples of 8. Each is encoded alone: sizes may differ.
     """
@@ -41,7 +41,7 @@ def latents_of(vae: Any, model: Any, pictures: Sequence[Tensor]) -> tuple[Tensor
     for picture in pictures:
         comfy.model_management.throw_exception_if_processing_interrupted()
         encoded = model.model.process_latent_in(vae.encode(picture)).float()
-        found.append(encoded[0].to(comfy.model_management.intermediate_device()))
+        found.append(encoded[0].to(model.load_device))
     return tuple(found)
 
 
@@ -49,8 +49,8 @@ class ProgressBar:
     """The host's progress bar, which shows a picture where the user has previews switched on."""
 
     def __init__(self, denoiser: HostDenoiser | None, total: int) -> None:
-        self._bar = comfy.utils.ProgressBar(total)
-        self._total = total
+        self._bar = comfy.utils.ProgressBar(max(1, total))
+        self._total = max(1, total)  # no steps are done at once
         self._previewer = denoiser and latent_preview.get_previewer(
             denoiser.device, denoiser.latent_format
         )

@@ -22,10 +22,13 @@ from .host_unet import lendable
 
 
 class HostTower:
-    """See `projection.VisionTower`. Its weights are the host's own, lent for each call."""
+    """See `projection.VisionTower`. Its weights are the host's own, lent for each call.
 
-    def __init__(self, clip_vision: Any) -> None:
-        self._patcher = clip_vision.patcher
+    device: where image embeddings are wanted.
+    """
+
+    def __init__(self, clip_vision: Any, device: torch.device) -> None:
+        self._patcher, self._device = clip_vision.patcher, device
         self._model = clip_vision.model
         layers = self._model.vision_model.encoder.layers
         self.layers = [_parts(layer) for layer in layers]
@@ -55,7 +58,7 @@ class HostTower:
     def end(self, hidden: Tensor) -> Tensor:
         """See `VisionTower.end`."""
         state = _Lent(self._model.vision_model.post_layernorm)(hidden[:, 0, :])
-        return _Lent(self._model.visual_projection)(state)
+        return _Lent(self._model.visual_projection)(state).to(self._device)
 
 
 class _Lent:
@@ -103,5 +106,5 @@ def image_embeddings(
             yield clip_vision.encode_image(picture, crop=crop == "center").image_embeds
         else:
             pixels = preprocessed(clip_vision, picture, crop)
-            embeds = encode_pictures(HostTower(clip_vision), pixels, prompts)
-            yield embeds.to(comfy.model_management.intermediate_device())
+            tower = HostTower(clip_vision, comfy.model_management.intermediate_device())
+            yield encode_pictures(tower, pixels, prompts)

@@ -26,9 +26,10 @@ def sample(
 
     shape: (4, h, w). deltas: as for `Denoiser.predict`.
     """
-    latents = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    latents = noise.to(context.device)
     last = len(denoiser.alphas_cumprod) - 1
-    times = torch.linspace(last, 0, steps + 1).round().long()
+    times = torch.linspace(last, 0, steps + 1).round().long().to(context.device)
     for time, following in zip(times[:-1, None], times[1:, None], strict=True):
         kept, added = signal(denoiser.alphas_cumprod, time)
         predicted = denoiser.predict(latents, time, context, deltas)

@@ -92,14 +92,15 @@ def pictures_of(
         pixels = torch.cat(each)
     fitted = [fitted_to(picture, size) for picture in singles]
     latents = host_training.latents_of(models.vae, models.model, fitted)
-    return Pictures(latents, embeds, pixels)
+    # Training happens where the embeddings are: beside the U-Net.
+    return Pictures(latents, embeds.to(models.denoiser.device), pixels)
 
 
 def trainer_of(
     models: Models, pictures: Pictures, recipe: Recipe, seed: int, held_out: Pictures | None = None
 ) -> Trainer:
     """A trainer of the user's models, before its first step."""
-    tower = HostTower(models.clip_vision) if recipe.vision else None
+    tower = HostTower(models.clip_vision, models.denoiser.device) if recipe.vision else None
     return Trainer(
         models.denoiser, models.projection, pictures, models.null_prompt(), recipe, seed,
         held_out, tower, models.chunk(pictures),
@@ -126,7 +127,7 @@ def preview(models: Models, projection: Projection, pictures: Pictures) -> Tenso
     """What the first picture's prompt gives as things stand: latents (1, 4, h, w)."""
     embeds = pictures.embeds[:1]
     if pictures.pixels is not None:
-        tower = HostTower(models.clip_vision)
+        tower = HostTower(models.clip_vision, models.denoiser.device)
         embeds = encode_pictures(tower, pictures.pixels[:1], projection.vision)
     context = assemble(models.null_prompt()[0, 0], projection.apply(embeds))
     deltas = projection.cross_attention.deltas if projection.cross_attention else {}
