@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -199,16 +200,28 @@ def memory_rows(options: argparse.Namespace) -> dict:
     return {name: bench_in_host.row(ratios, "<= 1.00")}
 
 
+def resident_mb() -> float:
+    import psutil  # one of the host's requirements
+
+    return psutil.Process().memory_info().rss / 2**20
+
+
 def memory_of(side: str) -> float:
-    if side == OURS:
-        step = our_step(1)
-        before = bench_in_host.peak_mb()
-        step(), step()
-    else:
-        steps = host_lora_steps()
-        before = bench_in_host.peak_mb()
-        steps(2)
-    return bench_in_host.peak_mb() - before
+    """Peak memory of two steps in MB, beyond what the process had before."""
+    step = our_step(1) if side == OURS else host_lora_steps()
+    before = resident_mb()
+    peak, done = [before], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak.append(resident_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    step(2) if side == THEIRS else (step(), step())
+    done.set()
+    watcher.join()
+    return max(peak) - before
 
 
 if __name__ == "__main__":
