@@ -1,8 +1,8 @@
 """The nodes: thin declarations over `projection`. Importing this needs ComfyUI."""
 
-from . import embed, host, load_save
+from . import apply, embed, fit, host, load_save, refine
 
-NODES = [*load_save.NODES, *embed.NODES]
+NODES = [*load_save.NODES, *embed.NODES, *refine.NODES, *fit.NODES, *apply.NODES]
 
 
 def extension() -> host.ComfyExtension:

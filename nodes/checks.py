@@ -37,6 +37,13 @@ def check_number(value: float, name: str) -> float:
     return float(value)
 
 
+def check_count(value: int, name: str, lowest: int) -> int:
+    """A whole number from `lowest` on; values on links escape the widget's own range."""
+    if not isinstance(value, int) or value < lowest:
+        raise ImageToPromptError(f"a whole {name} >= {lowest}", f"{value}", f"Correct {name}.")
+    return value
+
+
 def check_choice(value: str, options: Iterable[str], name: str) -> str:
     """One of a combo's options; ComfyUI before 0.33 does not check them."""
     allowed = list(options)

@@ -21,6 +21,7 @@ from ..projection.encoder import fingerprint
 from . import host
 from .checks import check_choice, check_number, check_projection, parse_weights, rgb
 from .host import io
+from .host_vision import image_embeddings
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,10 @@ class ImageToPromptEmbed(io.ComfyNode):
         weights = parse_weights(image_weights) if from_all else None
 
         embeddings = torch.cat(
-            [projection.apply(v) for v in host.image_embeddings(clip_vision, pictures, crop)]
+            [
+                projection.apply(v)
+                for v in image_embeddings(clip_vision, pictures.split(1), crop, projection.vision)
+            ]
         )
         if from_all:
             embeddings = spherical_mean(embeddings, weights)

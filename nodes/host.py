@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import folder_paths
 from comfy_api.latest import ComfyExtension, io, ui
 from torch import Tensor
@@ -83,22 +81,31 @@ def new_projection_path(prefix: str) -> str:
 
     Raises ImageToPromptError for a prefix that is empty or leads out of the folder.
     """
+    return _new_path(PROJECTIONS, prefix)
+
+
+def new_lora_path(prefix: str) -> str:
+    """As `new_projection_path`, in the folder that core's LoRA loader lists."""
+    return _new_path("loras", prefix)
+
+
+def _new_path(kind: str, prefix: str) -> str:
     if "\0" in prefix:  # the file system's own functions would not even compare it
-        raise _bad_prefix(prefix)
-    root = folder_paths.get_folder_paths(PROJECTIONS)[0]
+        raise _bad_prefix(kind, prefix)
+    root = folder_paths.get_folder_paths(kind)[0]
     target = os.path.realpath(os.path.join(root, prefix))
     inside = os.path.commonpath([os.path.realpath(root), target]) == os.path.realpath(root)
     name = os.path.basename(os.path.normpath(prefix))
     if not inside or not prefix.strip() or name in ("", ".", ".."):
-        raise _bad_prefix(prefix)
+        raise _bad_prefix(kind, prefix)
     os.makedirs(root, exist_ok=True)
     folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
     return os.path.join(folder, f"{name}_{counter:05}_{SUFFIX}")
 
 
-def _bad_prefix(prefix: str) -> ImageToPromptError:
+def _bad_prefix(kind: str, prefix: str) -> ImageToPromptError:
     return ImageToPromptError(
-        "a file name inside the projections folder", repr(prefix), "Correct filename_prefix."
+        f"a file name inside the {kind} folder", repr(prefix), "Correct filename_prefix."
     )
 
 
@@ -181,14 +188,3 @@ def check_clip_vision(clip_vision: Any, joint_width: int, encoder_name: str) -> 
 
 def _known_width(width: int) -> str:
     return {1024: " (ViT-H)", 1280: " (ViT-bigG)", 512: " (ViT-B)"}.get(width, "")
-
-
-def image_embeddings(clip_vision: Any, images: Tensor, crop: str) -> Iterator[Tensor]:
-    """Image embeddings (1, J) of pictures (B, H, W, 3), joint CLIP space, one after the other.
-
-    One at a time, so that a picture gives the same numbers alone and in any batch.
-    """
-    for index in range(len(images)):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        output = clip_vision.encode_image(images[index : index + 1], crop=crop == "center")
-        yield output.image_embeds

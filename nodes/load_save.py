@@ -10,8 +10,10 @@ from ..projection import (
     Projection,
     content_hash,
     load_file,
+    lora_state,
     save_projection,
 )
+from ..projection.storage import write_tensors
 from . import host
 from .checks import check_choice, check_number, check_projection, writing
 from .host import io, ui
@@ -133,7 +135,8 @@ class SaveProjection(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Saves a projection into models/projections as a small .safetensors file (2.4 MB "
-                "for SD 1.x), which Load Projection lists. It replaces the 1.7 GB CLIP file there."
+                "for SD 1.x, more if it was fitted), which Load Projection lists. It replaces the "
+                "1.7 GB CLIP file there."
             ),
             inputs=[
                 PROJECTION.Input("projection", tooltip="The projection to save."),
@@ -146,19 +149,41 @@ class SaveProjection(io.ComfyNode):
                         "overwrites a file."
                     ),
                 ),
+                io.Boolean.Input(
+                    "save_lora",
+                    default=False,
+                    optional=True,
+                    tooltip=(
+                        "Of a fitted or refined projection: also save what it changes in the "
+                        "model into models/loras, for Load LoRA and other programs. The prompt's "
+                        "own part stays in the projection."
+                    ),
+                ),
             ],
             outputs=[],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, projection: Projection, filename_prefix: str) -> io.NodeOutput:
-        check_projection(projection)
+    def execute(
+        cls, projection: Projection, filename_prefix: str, save_lora: bool = False
+    ) -> io.NodeOutput:
+        change = check_projection(projection).cross_attention
+        if save_lora and change is None:
+            raise ImageToPromptError(
+                "a projection that changes the model, to save as a LoRA",
+                "one that was never fitted or refined with its cross-attention",
+                "Switch save_lora off, or fit it first.",
+            )
         with writing(filename_prefix):
             path = host.new_projection_path(filename_prefix)
+            lora = host.new_lora_path(filename_prefix) if save_lora else None
             save_projection(projection, path)
-        log.info("saved %s as %s", projection, path)
-        return io.NodeOutput(ui=ui.PreviewText(path))
+            if lora is not None:
+                write_tensors(lora, lora_state(change), {"modelspec.title": filename_prefix})
+        saved = "\n".join(filter(None, (path, lora)))
+        log.info("saved %s as %s", projection, saved)
+        return io.NodeOutput(ui=ui.PreviewText(saved))
 
 
 NODES = [LoadProjection, SaveProjection]

@@ -73,3 +73,31 @@ def prompt_embeds(
     embeddings = projection.apply(image_embeds(clip, pixel_values)).to(states)
     conditioning = condition(states, [eos], embeddings, text_weight)
     return apply_strength(conditioning, null_prompt(clip, tokenizer), strength)
+
+
+class TransformersTower:
+    """The vision half of a CLIPModel in parts, see `vision.VisionTower`."""
+
+    def __init__(self, clip: Any) -> None:
+        self._clip, self._vision = clip, clip.vision_model
+        self.layers = list(self._vision.encoder.layers)
+        self.heads = self._vision.config.num_attention_heads
+        self.width = self._vision.config.hidden_size
+
+    def begin(self, pixels: Tensor) -> Tensor:
+        """Tokens (B, N, V) that enter layer 0, from preprocessed pictures (B, 3, S, S)."""
+        # The misspelt name is the library's.
+        return self._vision.pre_layrnorm(self._vision.embeddings(pixels))
+
+    def attend(self, index: int, normed: Tensor) -> Tensor:
+        """Self-attention (B, N, V) of layer `index`."""
+        return self.layers[index].self_attn(normed)[0]
+
+    def feed(self, index: int, hidden: Tensor) -> Tensor:
+        """LayerNorm 2 and MLP (B, N, V) of layer `index`, without the residual."""
+        layer = self.layers[index]
+        return layer.mlp(layer.layer_norm2(hidden))
+
+    def end(self, hidden: Tensor) -> Tensor:
+        """Image embeddings (B, J), joint CLIP space."""
+        return self._clip.visual_projection(self._vision.post_layernorm(hidden[:, 0]))

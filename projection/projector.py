@@ -3,6 +3,8 @@
     u = M v + b             M: an inverse of W_t, (D, J);  v: image_embeds;  b: usually absent
     e = norm * u / |u|      norm 27.5: the length of an EOS state of SD 1.x's text encoder
 
+A fitted or refined projection may correct u before its length is set; see `residual`.
+
 The length is set after the inverse; scaling v before it changes nothing. Where a bias b is
 present v is scaled to length 1 first, since a bias only means something at a fixed scale.
 """
@@ -15,10 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .cross_attention import CrossAttention
 from .encoder import Encoder
 from .errors import ImageToPromptError
 from .guards import check_entries, check_trained
 from .inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
+from .residual import Residual
+from .vision import DeepPrompts
 
 PAPER_NORM = 27.5
 _DAMAGED = "The projection file is damaged: make it anew with LoadProjection and SaveProjection."
@@ -33,6 +38,9 @@ class Projection:
     norm: length of a prompt embedding, in units of the text encoder's states.
     method, cutoff, kept: how `matrix` was made; see `inverse`.
     bias: (D,) float32 or None, added to M v with v of length 1.
+    residual: a trained correction of the prompt embedding, part of `apply`.
+    vision: deep prompts; image embeddings must then come from `encode_pictures` with them.
+    cross_attention: changes of the U-Net's cross-attentions, for whoever runs it.
     Raises ImageToPromptError if the parts do not fit together.
     """
 
@@ -44,6 +52,9 @@ class Projection:
     kept: int
     norm: float = PAPER_NORM
     bias: Tensor | None = None
+    residual: Residual | None = None
+    vision: DeepPrompts | None = None
+    cross_attention: CrossAttention | None = None
 
     def __post_init__(self) -> None:
         widths = (self.encoder.text_width, self.encoder.joint_width)
@@ -60,6 +71,18 @@ class Projection:
         if not (0 < self.kept <= len(self.singular_values) and 0 < self.cutoff < math.inf):
             got = f"cutoff {self.cutoff}, kept {self.kept} of {len(self.singular_values)}"
             raise ImageToPromptError("a cutoff > 0 that keeps something", got, _DAMAGED)
+        self._check_trained_parts()
+
+    def _check_trained_parts(self) -> None:
+        text, vision = self.encoder.text_width, self.encoder.vision_width
+        found = {
+            "residual": (self.residual and self.residual.width, text),
+            "cross_attention": (self.cross_attention and self.cross_attention.width, text),
+            "vision": (self.vision and self.vision.tokens.shape[-1], vision),
+        }
+        for name, (width, wanted) in found.items():
+            if width and wanted and width != wanted:
+                raise ImageToPromptError(f"{name} of width {wanted}", f"{width}", _DAMAGED)
 
     @classmethod
     def from_text_projection(
@@ -114,6 +137,9 @@ class Projection:
         else:
             u = torch.nn.functional.normalize(v, dim=-1) @ matrix.T + self.bias.to(v.device)
         _require_direction(u, "a projected image")
+        if self.residual is not None:
+            u = self.residual.apply(u)
+            _require_direction(u, "a projected image")
         return self.norm * u / u.norm(dim=-1, keepdim=True)
 
     def __repr__(self) -> str:

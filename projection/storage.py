@@ -1,9 +1,9 @@
 """Projections as safetensors files with metadata: saved and loaded bit for bit.
 
 A file holds the tensors of a `Projection` and, as metadata, everything else as JSON strings.
-`features` names what a reader must understand to use the file; today there is none beyond the
-matrix. A later version adds features and tensors, and an older reader refuses them by name
-instead of giving wrong prompts.
+`features` names what a reader must understand to use the file: "bias", and the parts that fitting
+and refining add. A later version adds features and tensors, and an older reader refuses them by
+name instead of giving wrong prompts.
 """
 
 from __future__ import annotations
@@ -21,21 +21,28 @@ from torch import Tensor
 
 from .encoder import Encoder
 from .errors import ImageToPromptError
+from .parts import CROSS, RESIDUAL, VISION, features_of, trained_tensors, with_trained
 from .projector import Projection
 
 FORMAT = "image-to-prompt projection"
 VERSION = 1
-_FEATURES: frozenset[str] = frozenset({"bias"})
+_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS})
 _REMAKE = "Save the projection again with SaveProjection."
 
 
 def save_projection(projection: Projection, path: str | Path) -> None:
     """Write a projection to `path`, whole or not at all: an interrupt leaves no half file."""
-    path = Path(path)
     tensors = {"matrix": projection.matrix, "singular_values": projection.singular_values}
     if projection.bias is not None:
         tensors["bias"] = projection.bias
-    content = save({k: t.contiguous() for k, t in tensors.items()}, _metadata(projection))
+    tensors |= trained_tensors(projection)
+    write_tensors(path, tensors, _metadata(projection))
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all."""
+    path = Path(path)
+    content = save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, facts)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         # Not save_file or tempfile: theirs would be readable by this user only.
@@ -71,7 +78,7 @@ def _metadata(projection: Projection) -> dict[str, str]:
     values = {
         "format": FORMAT,
         "format_version": VERSION,
-        "features": [] if projection.bias is None else ["bias"],
+        "features": ["bias"] * (projection.bias is not None) + features_of(projection),
         "encoder": asdict(projection.encoder),
         "method": projection.method,
         "cutoff": projection.cutoff,
@@ -116,7 +123,7 @@ def _check_header(metadata: dict[str, str], path: str | Path) -> None:
 def _projection(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Projection:
     # What is announced must be there: leaving it out would give other prompts without a word.
     announced = "bias" in json.loads(metadata["features"])
-    return Projection(
+    projection = Projection(
         matrix=tensors["matrix"],
         singular_values=tensors["singular_values"],
         encoder=Encoder(**json.loads(metadata["encoder"])),
@@ -126,3 +133,8 @@ def _projection(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Project
         norm=float(json.loads(metadata["norm"])),
         bias=tensors["bias"] if announced else None,
     )
+    loaded = with_trained(projection, tensors)
+    missing = set(json.loads(metadata["features"])) - {"bias"} - set(features_of(loaded))
+    if missing:
+        raise KeyError(", ".join(sorted(missing)))
+    return loaded

@@ -15,51 +15,89 @@ if not __package__:
     import checkout  # noqa: F401  makes the next line work for a script
 
 from image_to_prompt.workflows import notes
-from image_to_prompt.workflows.graph import Graph, Node
+from image_to_prompt.workflows.graph import Graph, Node, Output
 
 HERE = Path(__file__).resolve().parent
 
 # Columns of the page, from left to right.
 NOTE, LOAD, PROMPT, REGION, SAMPLE = -440, 0, 400, 860, 860
 REGIONS_WIDTH, SAMPLE_WIDTH = 390, 360
+TRAIN, TRAINED_PROMPT, TRAINED_SAMPLE = 400, 860, 1320  # where something is trained
 
 
 class Sd1(Graph):
     """The part that every workflow has: three files in, one picture out."""
 
-    def __init__(self, note: str) -> None:
+    def __init__(self, note: str, projection: str | None = None) -> None:
         super().__init__()
         self.add("MarkdownNote", (NOTE, 0), **{"": note})
         self.checkpoint = self.add("CheckpointLoaderSimple", (LOAD, 0))
         self.clip_vision = self.add("CLIPVisionLoader", (LOAD, 150))
-        self.projection = self.add("LoadProjection", (LOAD, 260))
+        file = {"file": projection} if projection else {}
+        self.projection = self.add("LoadProjection", (LOAD, 260), **file)
 
     def picture(self, row: int) -> Node:
         return self.add("LoadImage", (LOAD, 420 + 370 * row))
 
-    def embed(self, image: Node, row: int = 0, **widgets: object) -> Node:
+    def embed(
+        self,
+        image: Node,
+        row: int = 0,
+        x: int = PROMPT,
+        projection: Output | None = None,
+        **widgets: object,
+    ) -> Node:
         return self.add(
             "ImageToPromptEmbed",
-            (PROMPT, 420 * row),
-            projection=self.projection.out(),
+            (x, 420 * row),
+            projection=projection or self.projection.out(),
             clip=self.checkpoint.out(1),
             clip_vision=self.clip_vision.out(),
             image=image.out(),
             **widgets,
         )
 
-    def empty_text(self, row: int = 1) -> Node:
-        return self.add("CLIPTextEncode", (PROMPT, 420 * row), clip=self.checkpoint.out(1))
+    def empty_text(self, row: int = 1, x: int = PROMPT) -> Node:
+        return self.add("CLIPTextEncode", (x, 420 * row), clip=self.checkpoint.out(1))
+
+    def train(self, name: str, images: Node, height: int, **widgets: object) -> Node:
+        """A training node with its curve below."""
+        trained = self.add(
+            name,
+            (TRAIN, 0),
+            model=self.checkpoint.out(0),
+            vae=self.checkpoint.out(2),
+            clip=self.checkpoint.out(1),
+            clip_vision=self.clip_vision.out(),
+            projection=self.projection.out(),
+            image=images.out(),
+            **widgets,
+        )
+        self.add("PreviewImage", (TRAIN, height), images=trained.out(2))
+        return trained
+
+    def finish_trained(self, trained: Node, picture: Node, name: str, **widgets: object) -> Sd1:
+        """A picture through what was trained."""
+        x = TRAINED_PROMPT
+        prompt = self.embed(picture, x=x, projection=trained.out(1), **widgets)
+        negative = self.empty_text(x=x)
+        return self.finish(prompt, negative, name, TRAINED_SAMPLE, model=trained.out(0))
 
     def finish(
-        self, positive: Node, negative: Node, name: str, x: int = SAMPLE, width: int = 512
+        self,
+        positive: Node,
+        negative: Node,
+        name: str,
+        x: int = SAMPLE,
+        width: int = 512,
+        model: Output | None = None,
     ) -> Sd1:
         """Sample, decode and save, in columns from `x` on."""
         latent = self.add("EmptyLatentImage", (x, 320), width=width)
         sampled = self.add(
             "KSampler",
             (x, 0),
-            model=self.checkpoint.out(0),
+            model=model or self.checkpoint.out(0),
             positive=positive.out(),
             negative=negative.out(),
             latent_image=latent.out(),
@@ -125,9 +163,49 @@ def two_regions() -> Graph:
     return graph.finish(both, graph.empty_text(2), "two_regions", x, width=768)
 
 
+def fit_on_a_folder() -> Graph:
+    """A projection fitted to the pictures of a folder, saved, and tried on another picture."""
+    graph = Sd1(notes.FIT_ON_A_FOLDER)
+    folder = graph.add("LoadImageDataSetFromFolder", (LOAD, 420))
+    picture = graph.add("LoadImage", (LOAD, 540))
+    fitted = graph.train("FitProjection", folder, 530)
+    graph.add("SaveProjection", (TRAIN, 890), projection=fitted.out(1), filename_prefix="fitted")
+    return graph.finish_trained(fitted, picture, "fit_on_a_folder")
+
+
+def use_a_fit() -> Graph:
+    """A saved fit: one projection for the prompt and for the model."""
+    graph = Sd1(notes.USE_A_FIT, projection="fitted_00001_.safetensors")
+    model = graph.add(
+        "ApplyProjection",
+        (PROMPT, 580),
+        model=graph.checkpoint.out(0),
+        projection=graph.projection.out(),
+    )
+    prompt = graph.embed(graph.picture(0))
+    return graph.finish(prompt, graph.empty_text(), "use_a_fit", model=model.out())
+
+
+def refine_and_vary() -> Graph:
+    """Thirty steps on a picture, then variations of it."""
+    graph = Sd1(notes.REFINE_AND_VARY)
+    picture = graph.picture(0)
+    refined = graph.train("OnlineRefine", picture, 480)
+    return graph.finish_trained(refined, picture, "refine_and_vary")
+
+
+def refine_and_edit() -> Graph:
+    """Thirty steps on a picture, then a text changes it."""
+    graph = Sd1(notes.REFINE_AND_EDIT)
+    picture = graph.picture(0)
+    refined = graph.train("OnlineRefine", picture, 480)
+    return graph.finish_trained(refined, picture, "refine_and_edit", text="in the snow")
+
+
 # Numbered in the file names, so that the page lists them from simple to hard.
 GRAPHS: tuple[Callable[[], Graph], ...] = (
     variation, edit, several_references, negative_picture, two_regions,
+    fit_on_a_folder, use_a_fit, refine_and_vary, refine_and_edit,
 )  # fmt: skip
 
 

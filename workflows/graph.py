@@ -135,7 +135,7 @@ def _properties(node: Node) -> dict:
         return {}
     properties: dict = {"Node name for S&R": node.name, "cnr_id": node.kind.pack}
     if node.kind.pack != OURS:
-        properties["ver"] = _FLOOR
+        properties["ver"] = node.kind.since or _FLOOR
     if node.kind.files:
         properties["models"] = list(node.kind.files)
     return properties

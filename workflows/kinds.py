@@ -27,6 +27,7 @@ class Kind:
 
     widgets: defaults by name. page_widgets: what the page inserts after a widget and saves with
     it, though the host never sees it. files: what the page offers to download if it is missing.
+    since: the oldest host that has it, where that is not the oldest that the pack runs on.
     """
 
     title: str
@@ -37,7 +38,20 @@ class Kind:
     pack: str = CORE
     files: tuple[dict[str, str], ...] = ()
     size: tuple[int, int] = (270, 90)
+    since: str = ""
 
+
+_TRAINING = {
+    "model": "MODEL",
+    "vae": "VAE",
+    "clip": "CLIP",
+    "clip_vision": "CLIP_VISION",
+    "projection": "PROJECTION",
+    "image": "IMAGE",
+}
+_TRAINED = (("MODEL", "MODEL"), ("PROJECTION", "PROJECTION"), ("IMAGE", "IMAGE"))
+_PRESET = {"preset": "embedding + cross-attention", "learning_rate": 0.0, "seed": 0}
+_VIEW = {"crop": "center", "size": 512, "memory": "automatic"}
 
 KINDS: Mapping[str, Kind] = MappingProxyType({
     "CheckpointLoaderSimple": Kind(
@@ -96,6 +110,47 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
         pack=OURS,
         size=(400, 360),
     ),
+    "OnlineRefine": Kind(
+        "Online Refine",
+        outputs=_TRAINED,
+        sockets=_TRAINING,
+        widgets={"steps": 30, **_PRESET, **_VIEW, "preview_every": 10},
+        pack=OURS,
+        size=(400, 420),
+    ),
+    "FitProjection": Kind(
+        "Fit Projection",
+        outputs=_TRAINED,
+        sockets=_TRAINING,
+        widgets={
+            "epochs": 20, **_PRESET, "held_out": 0.1, "patience": 5, **_VIEW, "preview_every": 50
+        },
+        pack=OURS,
+        size=(400, 470),
+    ),
+    "ApplyProjection": Kind(
+        "Apply Projection",
+        outputs=(("MODEL", "MODEL"),),
+        sockets={"model": "MODEL", "projection": "PROJECTION"},
+        widgets={"strength": 1.0},
+        pack=OURS,
+        size=(400, 90),
+    ),
+    "SaveProjection": Kind(
+        "Save Projection",
+        sockets={"projection": "PROJECTION"},
+        widgets={"filename_prefix": "projection", "save_lora": False},
+        pack=OURS,
+        size=(400, 90),
+    ),
+    "LoadImageDataSetFromFolder": Kind(
+        "Load Image (from Folder)",
+        outputs=(("images", "IMAGE"),),
+        widgets={"folder": "pictures"},
+        size=(340, 60),
+        since="0.33.0",
+    ),
+    "PreviewImage": Kind("Preview Image", sockets={"images": "IMAGE"}, size=(400, 300)),
     "CLIPTextEncode": Kind(
         "CLIP Text Encode (Prompt)",
         outputs=(("CONDITIONING", "CONDITIONING"),),

@@ -53,3 +53,43 @@ both are mixed.
 - **width** and **x** of the Set Area nodes are parts of the whole width.
 - A text on either node changes its own side only.
 {_FILES}"""
+
+FIT_ON_A_FOLDER = f"""## Fit a projection to a domain
+
+From about 100 pictures of one kind (a photographer, a product, a cartoon) other pictures of that
+kind carry over better.
+
+- Put the pictures into a folder inside ComfyUI's `input` folder and choose it in **Load Image
+  (from Folder)**. Older versions of ComfyUI: use **Load Image Dataset from Folder** instead.
+- **Save Projection** writes `fitted_00001_.safetensors` into `models/projections`; the workflow
+  *use_a_fit* loads it. It also writes a LoRA where **save_lora** is on.
+- The curve below **Fit Projection**: training stops when the held-out loss no longer falls.
+- Interrupted? Run it again, and it goes on.
+- The picture on the left is only tried with the result.
+{_FILES}"""
+
+USE_A_FIT = f"""## Use a saved fit
+
+One projection, in two places: **Image To Prompt Embed** reads the picture with it, and
+**Apply Projection** gives the model its changes.
+
+- Choose your own file in **Load Projection**; the workflow *fit_on_a_folder* makes one.
+- **strength** of Apply Projection: lower it for more freedom.
+{_FILES}"""
+
+REFINE_AND_VARY = f"""## Refine on a picture, then vary it
+
+30 training steps on the picture itself: pose, place, size and texture carry over too.
+
+- The training runs once; new seeds of **KSampler** only sample. The curve shows the loss.
+- **steps**: more follow the picture more closely.
+- To keep it, connect **Save Projection** to PROJECTION.
+{_FILES}"""
+
+REFINE_AND_EDIT = f"""## Refine on a picture, then edit it
+
+As *refine_and_vary*, with a text that changes what was learnt.
+
+- If the text is ignored use fewer **steps**, or raise **text_weight**.
+- If too little of the picture is left, lower **text_weight**.
+{_FILES}"""

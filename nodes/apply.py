@@ -1,0 +1,65 @@
+"""ApplyProjection: a MODEL with a fitted projection's cross-attention changes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..projection import Projection
+from . import host
+from .checks import check_number, check_projection
+from .host import io
+from .host_patches import with_changes
+from .host_unet import check_sd1
+from .types import CATEGORY, PROJECTION
+
+log = logging.getLogger(__name__)
+
+
+class ApplyProjection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            search_aliases=["fitted projection", "projection model patch", "sd-ipc"],
+            node_id="ApplyProjection",
+            display_name="Apply Projection",
+            category=CATEGORY,
+            description=(
+                "Gives a model the cross-attention changes that a fitted or refined projection "
+                "brings, as a LoRA does. The MODEL of Online Refine and Fit Projection has them "
+                "already."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="An SD 1.x MODEL; it stays as it is."),
+                PROJECTION.Input(
+                    "projection", tooltip="From Load Projection: one that was fitted or refined."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip=(
+                        "How much of the changes. 1: as trained. 0: the model as it came. Between: "
+                        "weaker, for more freedom."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="MODEL", tooltip="The changed model, for a sampler or a LoRA."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, projection: Projection, strength: float) -> io.NodeOutput:
+        change = check_projection(projection).cross_attention
+        check_sd1(model, projection.encoder.text_width)
+        if change is None:
+            log.warning("this projection changes no model: it was not trained on one")
+        return io.NodeOutput(with_changes(model, change, check_number(strength, "strength")))
+
+
+NODES = [ApplyProjection]

@@ -1,0 +1,183 @@
+"""FitProjection: a projection made specific to the domain of some pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..projection import (
+    FIT,
+    TEXT_ONLY,
+    ImageToPromptError,
+    Projection,
+    Recipe,
+    captions,
+    fit,
+    fit_from_text,
+    recipe,
+)
+from . import host, training_inputs
+from .checks import check_choice, check_count, check_number
+from .curve import loss_curve
+from .host import io
+from .host_text import caption_states
+from .host_vision import image_embeddings
+from .pictures import single_pictures
+from .resume import Unfinished
+from .training import CROPS, Models, outputs, pictures_of, run, run_name, trainer_of
+from .types import CATEGORY
+
+log = logging.getLogger(__name__)
+
+EPOCHS, HELD_OUT, PATIENCE = 20, 0.1, 5
+PRESETS = (TEXT_ONLY, *FIT)
+_PRESET = (
+    f"What is trained. {TEXT_ONLY}: nothing by steps; an instant fit to captions, moved to where "
+    "these pictures lie. embedding: the prompt alone. cross-attention: how the model reads "
+    "prompts. full: these and the image encoder; slowest, largest file."
+)
+
+
+class FitProjection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            search_aliases=["fine-tune projection", "train projection", "domain", "sd-ipc"],
+            node_id="FitProjection",
+            display_name="Fit Projection",
+            category=CATEGORY,
+            description=(
+                "Fits a projection to a domain from about 100 pictures of it, so that other "
+                "pictures of that domain carry over better. Stops when pictures it was not shown "
+                "no longer gain. An interrupted fit goes on when it is run again."
+            ),
+            is_input_list=True,  # the folder loader gives a list, for sizes may differ
+            inputs=[
+                *training_inputs.sockets(
+                    "The domain's pictures, at least two, better 100: a batch or a list, as core's "
+                    "folder loader gives it; sizes may differ."
+                ),
+                io.Int.Input(
+                    "epochs",
+                    default=EPOCHS,
+                    min=0,
+                    max=10000,
+                    tooltip=(
+                        "How often every picture is seen, at most: training stops by itself, and "
+                        "the best state is kept."
+                    ),
+                ),
+                *training_inputs.settings(PRESETS, next(iter(FIT)), _PRESET),
+                *_stopping(),
+                *training_inputs.options(every=50),
+            ],
+            outputs=training_inputs.results(),
+        )
+
+    @classmethod
+    def execute(cls, image: Sequence[Tensor], **lists: list[Any]) -> io.NodeOutput:
+        return _fit(image, **{name: values[0] for name, values in lists.items()})
+
+
+def _stopping() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "held_out",
+            default=HELD_OUT,
+            min=0.0,
+            max=0.5,
+            step=0.05,
+            optional=True,
+            tooltip=(
+                "Share of the pictures that is not trained on, to see when to stop. 0: train on "
+                "all for all epochs and keep the last state."
+            ),
+        ),
+        io.Int.Input(
+            "patience",
+            default=PATIENCE,
+            min=1,
+            max=10000,
+            optional=True,
+            tooltip="Epochs without a better held-out loss after which training stops.",
+        ),
+    ]
+
+
+def _fit(
+    image: Sequence[Tensor],
+    model: Any,
+    vae: Any,
+    clip: Any,
+    clip_vision: Any,
+    projection: Projection,
+    epochs: int,
+    preset: str,
+    learning_rate: float,
+    seed: int,
+    held_out: float = HELD_OUT,
+    patience: int = PATIENCE,
+    crop: str = CROPS[0],
+    size: int = 512,
+    memory: str = "automatic",
+    preview_every: int = 50,
+) -> io.NodeOutput:
+    check_choice(preset, PRESETS, "preset")
+    check_choice(crop, CROPS, "crop")
+    check_count(epochs, "epochs", 0), check_count(patience, "patience", 1)
+    rate = check_number(learning_rate, "learning_rate")
+    chosen = Recipe(0.0) if preset == TEXT_ONLY else recipe(FIT, preset, rate)
+    singles = _enough(single_pictures(image, crop))
+    models = Models(model, vae, clip, clip_vision, projection, memory)
+    if preset == TEXT_ONLY:
+        return _from_text(models, singles, crop)
+    seen, unseen = _split(singles, check_number(held_out, "held_out"), seed)
+    size = check_count(size, "size", 64)
+    pictures = pictures_of(models, seen, chosen, crop, size)
+    judged = pictures_of(models, unseen, chosen, crop, size) if unseen else None
+    trainer = trainer_of(models, pictures, chosen, seed, judged)
+    name = run_name(models, singles, preset, rate, seed, held_out, crop, size)
+    with Unfinished(trainer, name) as unfinished:
+        progress = unfinished.keeping(fit(trainer, epochs, patience))
+        total = epochs * trainer.steps_per_epoch
+        run(models, trainer, pictures, progress, total, preview_every)
+    return outputs(models, trainer)
+
+
+def _enough(singles: list[Tensor]) -> list[Tensor]:
+    if len(singles) < 2:
+        raise ImageToPromptError(
+            "at least two pictures to fit on, better 100",
+            "one",
+            "Use Online Refine for a single picture, or connect more (socket image).",
+        )
+    return singles
+
+
+def _split(singles: list[Tensor], share: float, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Pictures to train on, and those held out: at least one where the share is not 0."""
+    if not 0 <= share <= 0.5:
+        raise ImageToPromptError("a held_out from 0 to 0.5", f"{share}", "Correct held_out.")
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    order = torch.randperm(len(singles), generator=generator).tolist()
+    count = max(1, round(share * len(singles))) if share else 0
+    held = set(order[:count])
+    return (
+        [picture for index, picture in enumerate(singles) if index not in held],
+        [picture for index, picture in enumerate(singles) if index in held],
+    )
+
+
+def _from_text(models: Models, singles: list[Tensor], crop: str) -> io.NodeOutput:
+    """The fit without steps: captions of the pack's own, and these pictures' mean."""
+    embeds = torch.cat(list(image_embeddings(models.clip_vision, singles, crop)))
+    states = caption_states(models.clip, captions())
+    fitted = fit_from_text(models.projection, states, embeds)
+    return io.NodeOutput(models.model, fitted, loss_curve([], []))
+
+
+NODES = [FitProjection]

@@ -1,0 +1,84 @@
+"""OnlineRefine: a few training steps on the reference itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..projection import REFINE, Projection, recipe, refine
+from . import host, training_inputs
+from .checks import check_choice, check_count, check_number
+from .host import io
+from .pictures import single_pictures
+from .training import CROPS, Models, outputs, pictures_of, run, trainer_of
+from .types import CATEGORY
+
+STEPS = 30
+_PRESET = (
+    "What is trained. embedding: the prompt alone, lightest. cross-attention: how the model reads "
+    "prompts. Both together carry over the most."
+)
+
+
+class OnlineRefine(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            search_aliases=["refine", "train on image", "sd-ipc", "personalize", "dreambooth"],
+            node_id="OnlineRefine",
+            display_name="Online Refine",
+            category=CATEGORY,
+            description=(
+                "Trains for a moment on the reference picture itself, so that what no caption "
+                "says (pose, place, size, texture, identity) carries over too. 30 steps are "
+                "enough; nothing is changed in the model that comes in."
+            ),
+            inputs=[
+                *training_inputs.sockets("The reference, or a batch of views of the same thing."),
+                io.Int.Input(
+                    "steps",
+                    default=STEPS,
+                    min=0,
+                    max=10000,
+                    tooltip=(
+                        "Training steps. 30 is ready to use; more follow the picture more "
+                        "closely and listen less to text. 0 leaves the projection as it is."
+                    ),
+                ),
+                *training_inputs.settings(REFINE, next(iter(REFINE)), _PRESET),
+                *training_inputs.options(every=10),
+            ],
+            outputs=training_inputs.results(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        vae: Any,
+        clip: Any,
+        clip_vision: Any,
+        projection: Projection,
+        image: Tensor,
+        steps: int,
+        preset: str,
+        learning_rate: float,
+        seed: int,
+        crop: str = CROPS[0],
+        size: int = 512,
+        memory: str = "automatic",
+        preview_every: int = 10,
+    ) -> io.NodeOutput:
+        chosen = recipe(REFINE, preset, check_number(learning_rate, "learning_rate"))
+        check_choice(crop, CROPS, "crop")
+        check_count(steps, "steps", 0)
+        singles = single_pictures([image], crop)
+        models = Models(model, vae, clip, clip_vision, projection, memory)
+        pictures = pictures_of(models, singles, chosen, crop, check_count(size, "size", 64))
+        trainer = trainer_of(models, pictures, chosen, seed)
+        run(models, trainer, pictures, refine(trainer, steps), steps, preview_every)
+        return outputs(models, trainer)
+
+
+NODES = [OnlineRefine]

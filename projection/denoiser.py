@@ -1,0 +1,76 @@
+"""How a diffusion model enters the trainer, and the noise arithmetic it shares with all others.
+
+    x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) n           a_t: `alphas_cumprod`, signal power at t
+    epsilon-prediction gives n, v-prediction gives sqrt(a_t) n - sqrt(1 - a_t) x_0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+PREDICTIONS = ("epsilon", "v")
+# What the output (B, L, O) of a map gains for its context (B, L, C): LowRank and Full are such.
+Gain = Callable[[Tensor], Tensor]
+
+
+class Denoiser(Protocol):
+    """A frozen U-Net, whoever holds it. `DiffusersDenoiser` is the one of a diffusers U-Net.
+
+    alphas_cumprod: (T,), signal power of each time step, descending, as the model was trained.
+    prediction: "epsilon" or "v". maps: (O, C) of every attn2 to_k and to_v by their name in
+    SD 1.x checkpoints, in the model's order.
+    """
+
+    alphas_cumprod: Tensor
+    prediction: str
+    maps: Mapping[str, tuple[int, int]]
+
+    def predict(
+        self, noisy: Tensor, times: Tensor, context: Tensor, deltas: Mapping[str, Gain]
+    ) -> Tensor:
+        """The model's prediction (B, 4, h, w) with some maps changed, differentiable.
+
+        noisy: (B, 4, h, w) float32, x_t in the latents' own scale (SD 1.x: VAE latents x
+        0.18215); times: (B,) int64, 0..T-1; context: (B, 77, D) float32. deltas: by name, what
+        that map's output gains: LowRank or Full, which also have `weight()` (O, C). Gradients
+        are wanted for the context and for the tensors in the deltas, never for the model. A name
+        that is not in `maps` is an error (`check_maps` has been called). The model is left as it
+        was, whatever happens.
+        """
+        ...
+
+
+def signal(alphas_cumprod: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(a_t) and sqrt(1 - a_t), each (B, 1, 1, 1) float32, of time steps (B,)."""
+    power = alphas_cumprod.to(times.device)[times].double()[:, None, None, None]
+    return power.sqrt().float(), (1 - power).sqrt().float()
+
+
+def add_noise(alphas_cumprod: Tensor, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    """x_t (B, 4, h, w) of latents and unit noise of that shape at time steps (B,)."""
+    kept, added = signal(alphas_cumprod, times)
+    return kept * latents + added * noise
+
+
+def target(
+    prediction: str, alphas_cumprod: Tensor, latents: Tensor, noise: Tensor, times: Tensor
+) -> Tensor:
+    """What the model should predict (B, 4, h, w) for `add_noise` of the same arguments."""
+    if prediction == "epsilon":
+        return noise
+    kept, added = signal(alphas_cumprod, times)
+    return kept * noise - added * latents
+
+
+def snr_weight(prediction: str, alphas_cumprod: Tensor, limit: float) -> Tensor:
+    """Min-SNR weights (T,) of Hang et al. 2023; limit: gamma, 0 weighs all times alike."""
+    power = alphas_cumprod.detach().cpu().double()
+    if not limit:
+        return torch.ones_like(power).float()
+    ratio = power / (1 - power).clamp_min(1e-12)
+    lower = ratio.clamp_min(1e-12) if prediction == "epsilon" else ratio + 1
+    return (ratio.clamp(max=limit) / lower).float()

@@ -1,0 +1,113 @@
+"""The diffusion loss under the picture's own prompt, and its gradient, in pieces that fit.
+
+The prompt embedding is computed once a step. Pairs of picture and noise level go through the
+model in chunks; each gives a gradient for the embeddings and for the deltas, and the former are
+carried back through the projection (and the image encoder) once at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from .batches import Batch
+from .denoiser import Denoiser, add_noise, target
+from .errors import ImageToPromptError
+from .parts import CROSS
+from .prompt import assemble
+from .recipes import Recipe
+from .trainable import Trainable
+from .vision import VisionTower, encode_pictures
+
+
+class Run(Protocol):
+    """What the loss needs of a `Trainer`."""
+
+    denoiser: Denoiser
+    trainable: Trainable
+    recipe: Recipe
+    tower: VisionTower | None
+    null: Tensor
+    chunk: int
+
+
+def gradients(run: Run, batch: Batch) -> tuple[float, dict[str, Tensor]]:
+    """The diffusion loss of a batch, and the gradient of loss + pull for every trained tensor."""
+    values = run.trainable.values
+    inner = {name: value for name, value in values.items() if name.startswith(CROSS)}
+    outer = {name: value for name, value in values.items() if name not in inner}
+    embeddings = embeddings_of(run, batch)
+    leaf = embeddings.detach().requires_grad_(bool(outer))
+    wanted = [*inner.values(), *([leaf] if outer else [])]
+    sums = [torch.zeros_like(tensor) for tensor in wanted]
+    total = 0.0
+    for index in batch.groups(run.chunk):
+        loss = _chunk_loss(run, batch, index, leaf, run.recipe.drop)
+        found = torch.autograd.grad(loss, wanted, allow_unused=True)  # a dropped prompt is unused
+        sums = [s if g is None else s + g for s, g in zip(sums, found, strict=True)]
+        total += float(loss.detach())
+    slopes = dict(zip(inner, sums, strict=False))
+    if outer:
+        slopes |= _carry_back(run, batch, embeddings, sums[-1], outer)
+    return total, slopes
+
+
+def _carry_back(
+    run: Run, batch: Batch, embeddings: Tensor, slope: Tensor, outer: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Gradients of what makes the embeddings (B, D), given the loss's slope (B, D) at them."""
+    surrogate = (embeddings * slope).sum()
+    if run.recipe.pull:
+        plain = run.trainable.start.apply(batch.source.embeds[batch.pictures])
+        away = 1 - cosine_similarity(embeddings, plain, dim=-1)
+        surrogate = surrogate + run.recipe.pull * away.mean()
+    found = torch.autograd.grad(surrogate, list(outer.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(value) if slope is None else slope
+        for (name, value), slope in zip(outer.items(), found, strict=True)
+    }
+
+
+def loss_of(run: Run, batch: Batch) -> Tensor:
+    """The diffusion loss of a batch, a scalar, without dropping any prompt."""
+    embeddings = embeddings_of(run, batch)
+    parts = [_chunk_loss(run, batch, i, embeddings, 0.0) for i in batch.groups(run.chunk)]
+    return torch.stack(parts).sum()
+
+
+def embeddings_of(run: Run, batch: Batch) -> Tensor:
+    """Prompt embeddings (B, D) of the batch's pictures as training stands; differentiable."""
+    source, live = batch.source, run.trainable.live
+    if run.recipe.vision and run.tower is not None and source.pixels is not None:
+        embeds = encode_pictures(run.tower, source.pixels[batch.pictures], live.vision)
+    else:
+        embeds = source.embeds[batch.pictures]
+    return live.apply(embeds)
+
+
+def _chunk_loss(run: Run, batch: Batch, index: Tensor, embeddings: Tensor, drop: float) -> Tensor:
+    """The share of the batch's mean loss that the pairs `index` (G,) have."""
+    denoiser = run.denoiser
+    latents = batch.latents(index)
+    noise = torch.stack([batch.noise[k] for k in index.tolist()])
+    times = batch.times[index.to(batch.times.device)]
+    context = assemble(run.null[0, 0], embeddings[batch.owner[index].to(embeddings.device)])
+    kept = (batch.u[index] >= drop)[:, None, None].to(context.device)
+    context = torch.where(kept, context, run.null)
+    schedule, kind = denoiser.alphas_cumprod, denoiser.prediction
+    deltas = run.trainable.live.cross_attention
+    prediction = denoiser.predict(
+        add_noise(schedule, latents, noise, times), times, context,
+        {} if deltas is None else deltas.deltas,
+    )  # fmt: skip
+    wanted = target(kind, schedule, latents, noise, times)
+    if prediction.shape != wanted.shape:
+        raise ImageToPromptError(
+            f"a model whose prediction has the latents' shape {tuple(wanted.shape)}",
+            f"{tuple(prediction.shape)}", "Connect model and VAE of one SD 1.x checkpoint.",
+        )  # fmt: skip
+    errors = (prediction.float() - wanted).square().flatten(1).mean(dim=1)
+    return errors.sum() / len(batch)

@@ -1,0 +1,84 @@
+"""Presets: what is trained, how fast, on how much at a time. All numbers are ours.
+
+The paper does not publish its rates, so none here is the paper's; they were chosen on the
+miniature, see tests/miniature/fit_sweep.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .errors import ImageToPromptError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. A part whose rate is 0 is not trained.
+
+    learning_rate: of AdamW, times each part's own factor: `embedding` (residual on e),
+    `cross_attention` (deltas of attn2 to_k and to_v), `vision` (deep prompts).
+    residual_rank: of the map on e; 0: the shift alone. cross_rank: of the deltas; 0: full.
+    prompts: learnt tokens in each layer of the vision half. pictures: a step's pictures;
+    levels: noise levels of each of them. drop: share of conditions replaced by the empty prompt.
+    snr_limit: min-SNR's gamma, 0: none; the lower, the more the coarse (layout) counts.
+    pull: weight of 1 - cos(e, closed form). decay: AdamW's.
+    """
+
+    learning_rate: float
+    embedding: float = 0.0
+    cross_attention: float = 0.0
+    vision: float = 0.0
+    residual_rank: int = 0
+    cross_rank: int = 8
+    prompts: int = 8
+    pictures: int = 1
+    levels: int = 16
+    drop: float = 0.0
+    snr_limit: float = 5.0
+    pull: float = 0.0
+    decay: float = 0.0
+
+
+TEXT_ONLY = "text least squares"  # no gradient: `fit_from_text`, FitProjection only
+REFINE = MappingProxyType(
+    {
+        "embedding + cross-attention": Recipe(2e-2, embedding=1.0, cross_attention=0.25),
+        "embedding": Recipe(2e-2, embedding=1.0),
+        "cross-attention": Recipe(5e-3, cross_attention=1.0),
+    }
+)
+FIT = MappingProxyType(
+    {
+        "embedding + cross-attention": Recipe(
+            1e-3, embedding=1.0, cross_attention=1.0, residual_rank=8, pictures=4, levels=4
+        ),
+        "embedding": Recipe(1e-3, embedding=1.0, residual_rank=8, pictures=4, levels=4),
+        "cross-attention": Recipe(1e-3, cross_attention=1.0, pictures=4, levels=4),
+        "full": Recipe(
+            1e-3, embedding=1.0, cross_attention=1.0, vision=1.0, residual_rank=8, cross_rank=0,
+            pictures=4, levels=4,
+        ),
+    }
+)  # fmt: skip
+
+
+def recipe(
+    presets: MappingProxyType[str, Recipe], name: str, learning_rate: float = 0.0
+) -> Recipe:
+    """The preset of this name from REFINE or FIT; a learning rate of 0 leaves its own.
+
+    Raises ImageToPromptError for a name that is not there, or a rate that is not one.
+    """
+    if name not in presets:
+        raise ImageToPromptError(
+            f"one of {', '.join(presets)}", repr(name), "Choose another preset."
+        )
+    if not 0 <= learning_rate <= 1:
+        raise ImageToPromptError(
+            "a learning rate from 0 (the preset's) to 1", f"{learning_rate}", "Use 0."
+        )
+    chosen = presets[name]
+    if not learning_rate:
+        return chosen
+    return Recipe(**{**vars(chosen), "learning_rate": learning_rate})

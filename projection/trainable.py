@@ -1,0 +1,150 @@
+"""What a recipe trains: where its tensors start, how fast they go, and how they are stored.
+
+Every part starts as the identity: what multiplies into the result is zero. Rates are scaled by
+width so that a step changes the prompt's direction, and the output of a map, by about as much in
+a narrow model as in a wide one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from .errors import ImageToPromptError
+from .parts import CROSS, RESIDUAL, VISION, trained_tensors, with_trained
+from .projector import Projection
+from .recipes import Recipe
+from .vision import VisionTower
+
+
+class Trainable:
+    """Leaf tensors by name, and the projection that is alive with them.
+
+    keys: (R, D), rows A of low-rank deltas, see `keys`. values: float32, with gradients. rates:
+    AdamW's rate of each, 0 for what stays. start: the projection that was given. live: the one
+    that gives whatever the values say, differentiably.
+    """
+
+    def __init__(
+        self,
+        projection: Projection,
+        recipe: Recipe,
+        maps: Mapping[str, tuple[int, int]],
+        keys: Tensor,
+        tower: VisionTower | None,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.start = _owned(projection)
+        start = _starting(projection, recipe, maps, keys, tower, generator)
+        self.values = {
+            name: value.detach().to(device, torch.float32, copy=True).requires_grad_(True)
+            for name, value in start.items()
+        }
+        self.rates = {n: recipe.learning_rate * _rate(n, v, recipe) for n, v in start.items()}
+        self.live = with_trained(self.start, self.values)
+
+    def frozen(self, values: Mapping[str, Tensor] | None = None) -> Projection:
+        """An independent projection of these values, or of the current ones, as it is stored.
+
+        Prompts and deltas are rounded to float16 here, so that a file has what was used.
+        """
+        stored = {
+            name: value.detach().to("cpu", _stored_type(name), copy=True)
+            for name, value in (values or self.values).items()
+        }
+        return with_trained(self.start, stored)
+
+    def copies(self) -> dict[str, Tensor]:
+        """The values as they are now, detached."""
+        return {name: value.detach().clone() for name, value in self.values.items()}
+
+
+def _owned(projection: Projection) -> Projection:
+    """The same projection with tensors of its own, none of them made in inference mode."""
+    matrix, singular_values, bias = (
+        None if t is None else t.detach().clone()
+        for t in (projection.matrix, projection.singular_values, projection.bias)
+    )
+    own = replace(projection, matrix=matrix, singular_values=singular_values, bias=bias)
+    return with_trained(own, {n: t.detach().clone() for n, t in trained_tensors(own).items()})
+
+
+def _starting(
+    projection: Projection,
+    recipe: Recipe,
+    maps: Mapping[str, tuple[int, int]],
+    keys: Tensor,
+    tower: VisionTower | None,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Tensors of the parts to train; parts the projection has already go on from there."""
+    known = trained_tensors(projection)
+    start: dict[str, Tensor] = {}
+    if recipe.embedding:
+        start |= _known(known, RESIDUAL) or _residual(projection, recipe, generator)
+    if recipe.vision and tower is not None:
+        start |= _known(known, VISION) or _prompts(tower, recipe, generator)
+    if recipe.cross_attention:
+        start |= _known(known, CROSS) or _deltas(maps, recipe, keys)
+    if not start:
+        raise ImageToPromptError(
+            "a preset that trains something", f"{recipe}", "Choose another preset."
+        )
+    return start
+
+
+def _known(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {name: value for name, value in tensors.items() if name.startswith(part)}
+
+
+def _residual(
+    projection: Projection, recipe: Recipe, generator: torch.Generator
+) -> dict[str, Tensor]:
+    width, rank = projection.encoder.text_width, recipe.residual_rank
+    return {
+        f"{RESIDUAL}.down": torch.randn(rank, width, generator=generator),
+        f"{RESIDUAL}.up": torch.zeros(width, rank),
+        f"{RESIDUAL}.shift": torch.zeros(width),
+    }
+
+
+def _prompts(tower: VisionTower, recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
+    shape = (len(tower.layers), recipe.prompts, tower.width)
+    return {
+        f"{VISION}.tokens": torch.randn(shape, generator=generator),
+        f"{VISION}.gates": torch.zeros(len(tower.layers), tower.heads),
+    }
+
+
+def _deltas(
+    maps: Mapping[str, tuple[int, int]], recipe: Recipe, keys: Tensor
+) -> dict[str, Tensor]:
+    start = {}
+    for name, (outputs, inputs) in maps.items():
+        if not recipe.cross_rank:
+            start[f"{CROSS}.{name}.matrix"] = torch.zeros(outputs, inputs)
+            continue
+        start[f"{CROSS}.{name}.down"] = keys.clone()
+        start[f"{CROSS}.{name}.up"] = torch.zeros(outputs, len(keys))
+    return start
+
+
+def _rate(name: str, value: Tensor, recipe: Recipe) -> float:
+    """The rate of one tensor in units of the recipe's learning rate; see the module."""
+    part, field = name.split(".", 1)[0], name.rpartition(".")[2]
+    if part == RESIDUAL:
+        return recipe.embedding / (1.0 if field == "down" else sqrt(value.shape[0]))
+    if part == VISION:
+        return recipe.vision
+    if field == "down":
+        return 0.0  # see `keys`
+    return recipe.cross_attention / (value.shape[-1] if field == "matrix" else 1.0)
+
+
+def _stored_type(name: str) -> torch.dtype:
+    return torch.float32 if name.startswith(RESIDUAL) else torch.float16

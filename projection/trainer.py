@@ -1,0 +1,201 @@
+"""One trainer behind OnlineRefine and FitProjection: steps that a caller takes one at a time.
+
+Loss: the diffusion loss of the user's own model, conditioned on [SOS, e(x), ..., e(x)] with e
+computed from the training picture x itself. Randomness depends on the seed and the number of the
+step alone, so a run that was interrupted goes on bit for bit as if it had not been.
+
+    trainer = Trainer(denoiser, projection, pictures, null, recipe, seed)
+    for progress in refine(trainer, 30):
+        show(progress)
+    projection = trainer.result()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .adam import Adam
+from .batches import Batch, batch_of, generator_of, held_out_batches, picks
+from .cross_attention import check_maps
+from .denoiser import Denoiser, snr_weight
+from .errors import ImageToPromptError
+from .keys import keys_of
+from .loss import gradients, loss_of
+from .pictures import Pictures, check_run
+from .projector import Projection
+from .recipes import Recipe
+from .trainable import Trainable
+from .vision import VisionTower, check_tower
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: `step` of `steps` done, the step's loss, and the held-out loss if taken.
+
+    After an epoch that ends early `steps` is what would have been the last.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    held_out: float | None = None
+
+
+class Trainer:
+    """Trains one projection. Every method leaves the denoiser, tower and inputs as they were.
+
+    null: (1, 77, D), the encoded empty prompt; its slot 0 is the SOS state. tower: the vision
+    half, only where the recipe trains deep prompts. held_out: a few pictures that are only
+    looked at, to choose the best state. chunk: how many noisy pictures the model sees at a time,
+    0: a whole step's; fewer need less memory and give the same up to rounding. planned: number
+    of steps over which the rate falls to a tenth; 0: it stays.
+    Works inside inference mode. Raises ImageToPromptError before any work if something does
+    not fit.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        projection: Projection,
+        pictures: Pictures,
+        null: Tensor,
+        recipe: Recipe,
+        seed: int,
+        held_out: Pictures | None = None,
+        tower: VisionTower | None = None,
+        chunk: int = 0,
+        planned: int = 0,
+    ) -> None:
+        check_run(denoiser, projection, pictures, null, recipe, held_out, tower is not None)
+        self.denoiser, self.recipe, self.seed, self.tower = denoiser, recipe, seed, tower
+        self.chunk, self.planned = chunk, planned
+        with torch.inference_mode(False):
+            self.pictures = pictures.owned()
+            self.held_out = None if held_out is None else held_out.owned()
+            self.time_weights = snr_weight(
+                denoiser.prediction, denoiser.alphas_cumprod, recipe.snr_limit
+            )
+            self.null = null.detach().float().to(pictures.embeds.device, copy=True)
+            self.trainable = Trainable(
+                projection, recipe, denoiser.maps, self._keys(projection), tower,
+                generator_of(seed, -1), pictures.embeds.device,
+            )  # fmt: skip
+            self.adam = Adam(self.trainable.values)
+        self.losses: list[float] = []
+        self.held_out_losses: list[tuple[int, float]] = []
+        self.best: dict[str, Tensor] | None = None
+        self._check_parts()
+
+    def _keys(self, projection: Projection) -> Tensor:
+        prompts = projection.apply(self.pictures.embeds)
+        return keys_of(prompts, self.null[0], self.recipe.cross_rank)
+
+    def _check_parts(self) -> None:
+        live = self.trainable.live
+        if live.cross_attention is not None:
+            check_maps(live.cross_attention, self.denoiser.maps)
+        if live.vision is not None and self.tower is not None:
+            check_tower(live.vision, self.tower)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps taken so far, those before a resumed checkpoint included."""
+        return len(self.losses)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every picture is seen once (rounded up)."""
+        return -(-len(self.pictures) // self.recipe.pictures)
+
+    @property
+    def best_loss(self) -> float | None:
+        """The lowest held-out loss so far."""
+        return min((loss for _, loss in self.held_out_losses), default=None)
+
+    def step(self) -> float:
+        """One step of the optimiser; returns the loss, diffusion loss only.
+
+        Raises ImageToPromptError if the loss is not finite; the values are then those of the
+        step before.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            loss, slopes = gradients(self, self._batch())
+            fine = loss == loss and all(bool(s.isfinite().all()) for s in slopes.values())
+            if not fine:
+                raise ImageToPromptError(
+                    "a finite loss", f"{loss} at step {self.steps_done + 1}",
+                    "Use a lower learning_rate, or check model and vae for NaN.",
+                )  # fmt: skip
+            self.adam.update(self.trainable.values, slopes, self._rates(), self.recipe.decay)
+        self.losses.append(loss)
+        return loss
+
+    def _batch(self) -> Batch:
+        generator = generator_of(self.seed, self.steps_done)
+        chosen = picks(len(self.pictures), self.recipe.pictures, self.steps_done, self.seed)
+        return batch_of(self.pictures, chosen, self.recipe.levels, self.time_weights, generator)
+
+    def _rates(self) -> dict[str, float]:
+        if not self.planned:
+            return self.trainable.rates
+        left = max(0.1, 1 - 0.9 * self.steps_done / self.planned)
+        return {name: left * rate for name, rate in self.trainable.rates.items()}
+
+    def validate(self) -> float:
+        """Mean loss on the held-out pictures, at fixed noise; remembers the best state.
+
+        Raises ImageToPromptError if there are none.
+        """
+        if self.held_out is None:
+            raise ImageToPromptError("held-out pictures", "none", "Hold out at least one.")
+        batches = held_out_batches(self.held_out, self.time_weights, self.seed)
+        with torch.inference_mode(False), torch.no_grad():
+            losses = [loss_of(self, batch) for batch in batches]
+            loss = float(torch.stack(losses).mean())
+            if self.best_loss is None or loss < self.best_loss:
+                self.best = self.trainable.copies()
+        self.held_out_losses.append((self.steps_done, loss))
+        return loss
+
+    def current(self) -> Projection:
+        """The projection as it stands; at step 0 it gives what the given one gives, bit for bit."""
+        with torch.inference_mode(False):
+            return self.trainable.frozen()
+
+    def result(self) -> Projection:
+        """The best by held-out loss where `validate` was called, else `current()`."""
+        with torch.inference_mode(False):
+            return self.trainable.frozen(self.best)
+
+
+def refine(trainer: Trainer, steps: int) -> Iterator[Progress]:
+    """Take steps until `steps` are done, yielding after each one."""
+    while trainer.steps_done < steps:
+        loss = trainer.step()
+        yield Progress(trainer.steps_done, steps, loss)
+
+
+def fit(trainer: Trainer, epochs: int, patience: int = 10) -> Iterator[Progress]:
+    """Take epochs, validating before the first and after each, and stop early.
+
+    Stops when the held-out loss has not improved for `patience` epochs; without held-out
+    pictures all epochs are taken. Yields after each step; `trainer.result()` is then the best.
+    """
+    each = trainer.steps_per_epoch
+    judged = trainer.held_out is not None
+    if judged and not trainer.held_out_losses:
+        trainer.validate()
+    while trainer.steps_done < epochs * each and not _stale(trainer, patience):
+        loss = trainer.step()
+        ends = judged and trainer.steps_done % each == 0
+        held_out = trainer.validate() if ends else None
+        yield Progress(trainer.steps_done, epochs * each, loss, held_out)
+
+
+def _stale(trainer: Trainer, patience: int) -> bool:
+    losses = [loss for _, loss in trainer.held_out_losses]
+    return len(losses) > patience and min(losses[-patience:]) > min(losses)

@@ -1,0 +1,83 @@
+"""U-Nets of SD 1.x's kind and an autoencoder, with random weights, as the host loads them.
+
+Random weights: these prove wiring, nothing about pictures.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# The smallest that the host takes for SD 1.x and that has every place a cross-attention can have.
+SMALL = {"channel_mult": (1,), "num_res_blocks": 1, "depths": (1,)}
+FULL = {"channel_mult": (1, 2, 4, 4), "num_res_blocks": 2, "depths": (1, 1, 1, 0)}
+PREFIX = "model.diffusion_model."
+
+
+def unet_state(shape: dict, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensor]:
+    """Weights of a U-Net under the names of SD 1.x checkpoints; scaled so that it stays finite."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):
+        names = _unet(shape).state_dict()
+    return {name: _random(name, weight, generator).to(dtype) for name, weight in names.items()}
+
+
+def _unet(shape: dict):
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    per_block = [depth for depth in shape["depths"] for _ in range(shape["num_res_blocks"])]
+    per_output = [depth for depth in shape["depths"] for _ in range(shape["num_res_blocks"] + 1)]
+    return UNetModel(
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        model_channels=320,
+        num_res_blocks=[shape["num_res_blocks"]] * len(shape["channel_mult"]),
+        channel_mult=shape["channel_mult"],
+        num_heads=8,
+        use_spatial_transformer=True,
+        transformer_depth=per_block,
+        transformer_depth_output=per_output,
+        transformer_depth_middle=1,
+        context_dim=768,
+        legacy=False,
+        dtype=torch.float32,
+    )
+
+
+def _random(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
+    # A million numbers, over and over: drawing all of a full-size U-Net's would take a minute.
+    count = like.numel()
+    noise = torch.randn(min(count, 1_000_003), generator=generator)
+    noise = noise.repeat(-(-count // len(noise)))[:count].view(like.shape)
+    if like.ndim == 1:
+        scale = 1 + 0.05 * noise if name.endswith("weight") else 0.05 * noise
+        return scale
+    return noise / like[0].numel() ** 0.5
+
+
+def host_model(state: dict[str, Tensor], dtype: torch.dtype | None = None, inference: bool = True):
+    """A MODEL of these weights; dtype: how the host is to store them; as in a node or not."""
+    import comfy.sd
+
+    options = {} if dtype is None else {"dtype": dtype}
+    with torch.inference_mode(inference):
+        copies = {name: weight.clone() for name, weight in state.items()}
+        return comfy.sd.load_diffusion_model_state_dict(copies, model_options=options)
+
+
+def host_vae(seed: int = 0):
+    """A small VAE of SD 1.x's latents: TAESD with random weights."""
+    import comfy.sd
+    from comfy.taesd.taesd import TAESD
+
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, weight in TAESD().state_dict().items():
+        if weight.ndim > 1:
+            fan = weight[0].numel()
+            state[name] = torch.randn(weight.shape, generator=generator) / fan**0.5
+        else:
+            state[name] = torch.zeros_like(weight)
+    state["vae_scale"], state["vae_shift"] = torch.tensor(0.18215), torch.tensor(0.0)
+    return comfy.sd.VAE(sd=state)

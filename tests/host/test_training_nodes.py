@@ -1,0 +1,178 @@
+"""OnlineRefine, FitProjection, ApplyProjection and what they hand on, in the real host.
+
+Random weights: wiring and laws only, nothing about pictures.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from image_to_prompt.projection import TEXT_ONLY, load_projection
+from image_to_prompt.tests.host.training_tools import (
+    PRESET,
+    QUICK,
+    QUICK_FULL,
+    generator,
+    make_tools,
+    predicted,
+)
+
+
+@pytest.fixture(scope="module")
+def tools(host):
+    return make_tools(host)
+
+
+@pytest.fixture(autouse=True)
+def quick(host, monkeypatch):
+    presets = {PRESET: QUICK, "full": QUICK_FULL}
+    for module, name in ((host.nodes.refine, "REFINE"), (host.nodes.fit, "FIT")):
+        monkeypatch.setattr(module, name, presets)
+    monkeypatch.setattr(host.nodes.fit, "PRESETS", (TEXT_ONLY, *presets))
+
+
+@pytest.fixture(scope="module")
+def refined(tools, host):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host.nodes.refine, "REFINE", {PRESET: QUICK})
+        return tools.refine()
+
+
+def apply(tools, model, projection, strength):
+    with torch.inference_mode():
+        return tools.host.classes["ApplyProjection"].execute(model, projection, strength).args[0]
+
+
+def test_the_node_schemas_have_the_promised_sockets(host):
+    common = ["model", "vae", "clip", "clip_vision", "projection", "image"]
+    widgets = ["preset", "learning_rate", "seed"]
+    for node_id, count in (("OnlineRefine", "steps"), ("FitProjection", "epochs")):
+        schema = host.classes[node_id].define_schema()
+        required = [i.id for i in schema.inputs if not i.optional]
+        assert required == [*common, count, *widgets]
+        assert [o.display_name for o in schema.outputs] == ["MODEL", "PROJECTION", "IMAGE"]
+    schema = host.classes["ApplyProjection"].define_schema()
+    assert [i.id for i in schema.inputs] == ["model", "projection", "strength"]
+
+
+@pytest.mark.parametrize("preset", [PRESET, "full"])
+def test_no_steps_change_nothing(tools, preset):
+    """Zero steps are the closed form bit for bit."""
+    for model, projection, curve in (
+        tools.refine(steps=0, preset=PRESET), tools.fit(epochs=0, preset=preset)
+    ):  # fmt: skip
+        assert torch.equal(predicted(model), predicted(tools.model))
+        assert torch.equal(tools.embed(projection), tools.embed(tools.projection))
+        assert curve.shape[0] == 1 and curve.shape[-1] == 3
+
+
+def test_the_same_seed_gives_the_same_result_and_another_one_does_not(tools, refined):
+    again, other = tools.refine(), tools.refine(seed=2)
+    assert torch.equal(predicted(refined[0]), predicted(again[0]))
+    assert torch.equal(tools.embed(refined[1]), tools.embed(again[1]))
+    assert torch.equal(refined[2], again[2])
+    assert not torch.equal(tools.embed(refined[1]), tools.embed(other[1]))
+
+
+def test_the_global_random_state_is_not_touched(tools):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    tools.refine(steps=1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_prompt_node_uses_a_refined_projection_without_another_socket(tools, refined):
+    assert not torch.equal(tools.embed(refined[1]), tools.embed(tools.projection))
+
+
+def test_the_model_that_comes_out_is_what_apply_gives(tools, refined):
+    applied = apply(tools, tools.model, refined[1], 1.0)
+    assert torch.equal(predicted(applied), predicted(refined[0]))
+    assert not torch.equal(predicted(applied), predicted(tools.model))
+
+
+def test_strength_0_is_the_model_as_it_came(tools, refined):
+    plain = predicted(tools.model)
+    assert torch.equal(predicted(apply(tools, tools.model, refined[1], 0.0)), plain)
+    half, whole = (predicted(apply(tools, tools.model, refined[1], s)) for s in (0.5, 1.0))
+    assert 0 < (half - plain).norm() < (whole - plain).norm()
+    assert torch.equal(predicted(tools.model), plain)
+
+
+def test_a_projection_without_changes_leaves_the_model(tools, caplog):
+    applied = apply(tools, tools.model, tools.projection, 1.0)
+    assert torch.equal(predicted(applied), predicted(tools.model))
+    assert "changes no model" in caplog.text
+
+
+def test_saved_it_gives_the_same_again_and_as_a_lora_too(tools, host, refined):
+    import folder_paths
+
+    import nodes
+
+    loras = host.folders / "models" / "loras"
+    folder_paths.add_model_folder_path("loras", str(loras), is_default=True)
+    host.classes["SaveProjection"].execute(refined[1], "anna", True)
+    (path,) = (host.folders / "models" / "projections").glob("anna_*")
+    loaded = load_projection(path)
+    assert torch.equal(tools.embed(loaded), tools.embed(refined[1]))
+    expected = predicted(refined[0])
+    assert torch.equal(predicted(apply(tools, tools.model, loaded, 1.0)), expected)
+    (lora,) = loras.glob("anna_*")
+    with torch.inference_mode():
+        stock = nodes.LoraLoaderModelOnly().load_lora_model_only(tools.model, lora.name, 1.0)[0]
+    assert torch.equal(predicted(stock), expected)
+    assert lora.stat().st_size < 1e6
+
+
+def test_a_fitted_encoder_reaches_the_prompt_node(tools):
+    _, projection, _ = tools.fit(preset="full")
+    assert projection.vision is not None and projection.residual is not None
+    plain = torch.equal(tools.embed(projection), tools.embed(tools.projection))
+    assert not plain
+    pictures = torch.rand(2, 70, 90, 3, generator=generator(3))
+    both = tools.embed(projection, pictures)
+    assert torch.equal(both[1:], tools.embed(projection, pictures[1:]))
+
+
+def test_text_alone_fits_without_a_step(tools, host, monkeypatch):
+    words = ("a red star", "two cats", "a house by the sea", "snow", "an old green car")
+    monkeypatch.setattr(host.nodes.fit, "captions", lambda: words)
+    model, projection, _ = tools.fit(preset=TEXT_ONLY)
+    assert torch.equal(predicted(model), predicted(tools.model))
+    assert projection.bias is not None and projection.cross_attention is None
+    assert tools.embed(projection).shape == (1, 77, 768)
+
+
+def test_captions_are_encoded_as_the_host_encodes_each(tools, host):
+    from image_to_prompt.nodes.host_text import caption_states
+
+    words = ["a red star", "", "two cats in the snow"]
+    with torch.inference_mode():
+        skipping = tools.clip.clone()
+        skipping.clip_layer(-2)
+        states = caption_states(skipping, words)
+        for text, state in zip(words, states, strict=True):
+            pooled = tools.clip.encode_from_tokens_scheduled(tools.clip.tokenize(text))
+            assert torch.allclose(state, pooled[0][1]["pooled_output"][0], atol=1e-4)
+
+
+def test_previews_are_shown_where_the_user_wants_them(tools, monkeypatch):
+    import comfy.utils
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    seen = []
+    monkeypatch.setattr(
+        comfy.utils.ProgressBar, "update_absolute",
+        lambda self, value, total=None, preview=None: seen.append((value, total, preview)),
+    )  # fmt: skip
+    quiet = tools.refine(steps=2, preview_every=1)
+    assert [value for value, *_ in seen] == [0, 1, 2]
+    assert not any(preview for *_, preview in seen)
+    seen.clear()
+    monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Latent2RGB)
+    shown = tools.refine(steps=2, preview_every=2)
+    assert [bool(preview) for *_, preview in seen] == [False, False, True]
+    assert seen[-1][2][1].size == (8, 8)
+    assert torch.equal(tools.embed(quiet[1]), tools.embed(shown[1]))

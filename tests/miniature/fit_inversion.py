@@ -1,0 +1,95 @@
+"""Textual inversion (Gal et al. 2022) on the miniature: one token's embedding, nothing else.
+
+The same loss, noise levels and number of steps as refining; only what is trained differs. The
+token starts as the word "figure" and stands in "a picture of a * on a * ground" once, as an
+object's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from image_to_prompt.projection import Pictures
+from image_to_prompt.projection.adam import Adam
+from image_to_prompt.projection.batches import batch_of, generator_of
+from image_to_prompt.projection.denoiser import add_noise, snr_weight, target
+
+from .fit_common import Bench, measured
+from .sampling import noise_of
+from .tokenizer import Tokenizer
+from .train_clip import text_states
+from .world import Scenes, render
+
+PROMPT, WORD = "a picture of a figure", "figure"
+RATE = 0.03  # in units of the word embeddings' standard deviation; the best of 0.01, 0.03, 0.1, 0.3
+LEVELS, LIMIT = 16, 5.0
+
+
+@contextmanager
+def _token(bench: Bench, ids: Tensor, vector: Tensor) -> Iterator[None]:
+    """The text model with `vector` (96,) as the embedding of WORD."""
+    place = (ids == Tokenizer().ids[WORD])[..., None]
+
+    def hook(module: object, inputs: tuple, output: Tensor) -> Tensor:
+        return torch.where(place, vector, output)
+
+    table = bench.mini.clip.text_model.embeddings.token_embedding
+    handle = table.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def invert_picture(
+    bench: Bench, seen: Pictures, steps: int, rate: float = RATE, limit: float = LIMIT
+) -> Tensor:
+    """The prompt (1, 77, 96) with the token trained on one picture."""
+    ids = Tokenizer()([PROMPT])
+    words = bench.mini.clip.text_model.embeddings.token_embedding.weight.detach()
+    row = _row(bench, ids)
+    values = {"token": words[row].clone().requires_grad_(True)}
+    adam, scale = Adam(values), float(words.std())
+    schedule = bench.denoiser.alphas_cumprod
+    density = snr_weight("epsilon", schedule, limit)
+    for step in range(steps):
+        batch = batch_of(seen, [0], LEVELS, density, generator_of(0, step))
+        every = torch.arange(LEVELS)
+        noise, latents = torch.stack(batch.noise), batch.latents(every)
+        with _token(bench, ids, values["token"]):
+            context = text_states(bench.mini.clip, ids).expand(LEVELS, -1, -1)
+        noisy = add_noise(schedule, latents, noise, batch.times)
+        output = bench.denoiser.predict(noisy, batch.times, context, {})
+        wanted = target("epsilon", schedule, latents, noise, batch.times)
+        loss = (output - wanted).square().mean()
+        slope = dict(zip(values, torch.autograd.grad(loss, list(values.values())), strict=True))
+        left = max(0.1, 1 - 0.9 * step / steps)
+        adam.update(values, slope, {"token": rate * scale * left})
+    with torch.no_grad(), _token(bench, ids, values["token"]):
+        return text_states(bench.mini.clip, ids)
+
+
+def _row(bench: Bench, ids: Tensor) -> int:
+    from .models import compact
+
+    return int(compact(ids)[ids == Tokenizer().ids[WORD]][0])
+
+
+def row(
+    bench: Bench, scenes: Scenes, steps: int, noise_seed: int, rate: float = RATE
+) -> dict[str, Tensor]:
+    """Measurements of each scene, inverted alone."""
+    pictures = render(scenes)
+    seen = bench.pictures(pictures)
+    contexts = [
+        invert_picture(
+            bench, Pictures(seen.latents[i : i + 1], seen.embeds[i : i + 1]), steps, rate
+        )
+        for i in range(len(scenes))
+    ]
+    drawn = bench.draw(bench.closed, torch.cat(contexts), noise_of(noise_seed, len(scenes)))
+    return measured(drawn, pictures, scenes)

@@ -1,0 +1,128 @@
+"""OnlineRefine on the miniature: python tests/miniature/fit_refine.py --n 100
+
+Each held-out picture alone is refined on for 30 steps, then drawn again from new noise and edited
+by text, beside the closed form and beside a token trained for as long (textual inversion).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from miniature.bootstrap import ROOT, register
+
+register()
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from image_to_prompt.projection import REFINE, Pictures, Recipe, Trainer, refine  # noqa: E402
+from miniature import fit_inversion, models  # noqa: E402
+from miniature.editing import KINDS, changed, edited  # noqa: E402
+from miniature.fit_common import GENTLE, Bench, measured, ratio, scores  # noqa: E402
+from miniature.oracle import agreement, read  # noqa: E402
+from miniature.sampling import Miniature, noise_of  # noqa: E402
+from miniature.training import generator_of  # noqa: E402
+from miniature.world import Scenes, render, sample  # noqa: E402
+
+STEPS = 30
+SCENE_SEED, NOISE_SEED = 21, 22
+ERRORS = ("pixel_error", "size_error", "position_error")
+Found = dict[str, Tensor]
+
+
+def refined(bench: Bench, seen: Pictures, settings: Recipe, steps: int, seed: int = 0):
+    """The projection after `steps` on these pictures."""
+    trainer = Trainer(
+        bench.denoiser, bench.closed, seen, bench.null, settings, seed, planned=steps
+    )
+    for _ in refine(trainer, steps):
+        pass
+    return trainer.result()
+
+
+def row(bench: Bench, scenes: Scenes, settings: Recipe | None, steps: int = STEPS) -> Found:
+    """Measurements of each scene, refined on alone; settings None: the closed form."""
+    pictures, noise = render(scenes), noise_of(NOISE_SEED, len(scenes))
+    seen = bench.pictures(pictures)
+    parts = []
+    for i in range(len(scenes)):
+        projection = bench.closed
+        if settings is not None:
+            alone = Pictures(seen.latents[i : i + 1], seen.embeds[i : i + 1])
+            projection = refined(bench, alone, settings, steps)
+        embedding = projection.apply(seen.embeds[i : i + 1])
+        contexts = [bench.contexts(projection, seen.embeds[i : i + 1])]
+        targets = []
+        for kind in KINDS:
+            texts, target = changed(scenes[i : i + 1], kind)
+            contexts.append(edited(bench.mini, embedding, texts, GENTLE))
+            targets.append(target)
+        drawn = bench.draw(
+            projection, torch.cat(contexts), noise[i : i + 1].expand(3, -1, -1, -1)
+        )
+        parts.append(_found(drawn, pictures[i : i + 1], scenes[i : i + 1], targets))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _found(drawn: Tensor, reference: Tensor, scene: Scenes, targets: list[Scenes]) -> Found:
+    """The picture against its reference, and whether the edits of colour and shape took."""
+    found = measured(drawn[:1], reference, scene)
+    for place, (kind, target) in enumerate(zip(KINDS, targets, strict=True), 1):
+        name = "figure_colour" if kind == "colour" else "shape"
+        found[f"edit_{kind}"] = agreement(read(drawn[place : place + 1]), target)[name]
+    return found
+
+
+def rows(n: int, mini: Miniature | None = None, report: Callable[[str], None] = print) -> dict:
+    """Row name -> scores, each with `relative`: its errors over the closed form's, paired."""
+    bench = Bench.of(mini or Miniature.load())
+    scenes = sample(n, "test", generator_of(SCENE_SEED, 0))
+    plain = row(bench, scenes, None)
+    table = {"closed_form_single": scores(plain)}
+    report(show("closed_form_single", plain, plain))
+    for name, settings in REFINE.items():
+        title = f"refined ({name})"
+        found = row(bench, scenes, settings)
+        table[title] = scores(found) | relative(found, plain)
+        report(show(title, found, plain))
+    found = fit_inversion.row(bench, scenes, STEPS, NOISE_SEED)
+    table["textual_inversion"] = scores(found) | relative(found, plain)
+    report(show("textual_inversion", found, plain))
+    return table
+
+
+def relative(found: Found, plain: Found) -> dict[str, dict]:
+    """`relative_<error>`: paired ratios to the closed form."""
+    return {f"relative_{name}": ratio(found[name], plain[name]) for name in ERRORS}
+
+
+def show(title: str, found: Found, plain: Found) -> str:
+    """One line: ratios to the closed form, then shares."""
+    parts = [f"{name[:5]} {ratio(found[name], plain[name])['value']:.2f}" for name in ERRORS]
+    kinds = [name for name in found if found[name].dtype == torch.bool]
+    parts += [f"{name} {found[name].float().mean():.2f}" for name in kinds]
+    return f"{title:38}" + "  ".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, default=100)
+    parser.add_argument("--weights", type=Path, default=models.WEIGHTS)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "refine.json")
+    options = parser.parse_args()
+    clock = time.monotonic()
+    table = rows(options.n, Miniature.load(options.weights))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(table, indent=1) + "\n", encoding="ascii")
+    print(f"{time.monotonic() - clock:.0f} s; written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()

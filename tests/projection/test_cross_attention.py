@@ -1,0 +1,102 @@
+"""Changes of cross-attentions: the same added to the output or to the weight; strict names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from image_to_prompt.projection import (
+    CrossAttention,
+    Full,
+    ImageToPromptError,
+    LowRank,
+    check_maps,
+    lora_state,
+)
+from image_to_prompt.tests.fixtures import builders
+
+NAME = "middle_block.1.transformer_blocks.0.attn2.to_k"
+OTHER = "output_blocks.3.1.transformer_blocks.0.attn2.to_v"
+
+
+def low(outputs=24, inputs=32, rank=3, dtype=torch.float32):
+    down = builders.normal(rank, inputs, seed=1).to(dtype)
+    return LowRank(down, builders.normal(outputs, rank, seed=2).to(dtype))
+
+
+def full(outputs=24, inputs=32):
+    return Full(builders.normal(outputs, inputs, seed=3))
+
+
+@pytest.mark.parametrize("delta", [low(), full(), low(dtype=torch.float16)])
+def test_what_the_output_gains_is_what_the_weight_gains(delta):
+    context = builders.normal(2, 77, 32, seed=4)
+    assert delta.shape == (24, 32)
+    assert torch.allclose(delta(context), context @ delta.weight().T, atol=2e-4)
+    assert delta(context).dtype == torch.float32
+
+
+def test_a_lora_file_holds_the_same_change():
+    change = CrossAttention({NAME: low(), OTHER: full()})
+    state = lora_state(change)
+    base = f"diffusion_model.{NAME}"
+    up, down = state[f"{base}.lora_up.weight"], state[f"{base}.lora_down.weight"]
+    scale = float(state[f"{base}.alpha"]) / len(down)
+    assert torch.equal(scale * up @ down, change.deltas[NAME].weight())
+    assert torch.equal(state[f"diffusion_model.{OTHER}.diff"], full().matrix)
+    assert len(state) == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["", NAME.replace("attn2", "attn1"), NAME.replace("to_k", "to_q"), f"{NAME}.weight"]
+)
+def test_only_keys_and_values_of_cross_attention_may_be_changed(name):
+    with pytest.raises(ImageToPromptError, match="attn2"):
+        CrossAttention({NAME: low(), name: low()})
+
+
+def test_no_change_at_all_and_mixed_widths_are_refused():
+    with pytest.raises(ImageToPromptError, match="attn2"):
+        CrossAttention({})
+    with pytest.raises(ImageToPromptError, match="widths"):
+        CrossAttention({NAME: low(), OTHER: full(inputs=16)})
+
+
+def test_the_changes_cannot_be_changed_afterwards():
+    given = {NAME: low()}
+    change = CrossAttention(given)
+    given[OTHER] = low()
+    assert list(change.deltas) == [NAME]
+    with pytest.raises(TypeError):
+        change.deltas[OTHER] = low()
+
+
+def test_a_name_or_shape_that_the_model_lacks_is_an_error():
+    change = CrossAttention({NAME: low()})
+    check_maps(change, {NAME: (24, 32), OTHER: (1, 1)})
+    with pytest.raises(ImageToPromptError, match=r"middle_block.*none"):
+        check_maps(change, {OTHER: (24, 32)})
+    with pytest.raises(ImageToPromptError, match="25"):
+        check_maps(change, {NAME: (25, 32)})
+
+
+@pytest.mark.parametrize("up, down", [((24, 2), (3, 32)), ((24,), (3, 32)), ((24, 0), (0, 32))])
+def test_factors_that_do_not_fit_are_refused(up, down):
+    with pytest.raises(ImageToPromptError, match="low-rank"):
+        LowRank(torch.zeros(down), torch.zeros(up))
+
+
+def test_changes_for_another_text_width_do_not_fit_a_projection():
+    with pytest.raises(ImageToPromptError, match="cross_attention of width 32"):
+        replace(builders.small_projection(), cross_attention=CrossAttention({NAME: low(inputs=16)}))
+
+
+def test_numbers_of_another_kind_are_refused():
+    with pytest.raises(ImageToPromptError, match="float16"):
+        Full(torch.zeros(2, 2, dtype=torch.float64))
+    with pytest.raises(ImageToPromptError, match="finite"):
+        Full(torch.full((2, 2), torch.nan))
+    with pytest.raises(ImageToPromptError, match=r"\(O, C\)"):
+        Full(torch.zeros(2))

@@ -1,0 +1,59 @@
+"""Where low-rank changes listen: to the pictures' prompts and not to the empty one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from image_to_prompt.projection import Recipe, Trainer, refine
+from image_to_prompt.projection.keys import keys_of
+from image_to_prompt.tests.fixtures import builders
+from image_to_prompt.tests.projection import toys
+
+
+def empty():
+    """SOS, then end states that differ a little."""
+    end = 5 * builders.normal(32, seed=1)
+    states = end + 0.01 * builders.normal(77, 32, seed=2)
+    states[0] = 9 * builders.normal(32, seed=3)
+    return states
+
+
+@pytest.mark.parametrize("count, rank, found", [(1, 8, 1), (3, 8, 3), (20, 8, 8), (20, 40, 20)])
+def test_there_are_as_many_keys_as_directions_and_at_most_the_rank(count, rank, found):
+    keys = keys_of(builders.normal(count, 32, seed=4), empty(), rank)
+    assert keys.shape == (found, 32) and keys.dtype == torch.float32
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_keys_answer_to_the_pictures_and_hardly_to_the_empty_prompt(count):
+    prompts = 27.5 * torch.nn.functional.normalize(builders.normal(count, 32, seed=4), dim=-1)
+    keys = keys_of(prompts, empty(), 8)
+    size = (prompts @ keys.T).square().mean(dim=0)
+    assert torch.allclose(size, torch.ones_like(size), atol=1e-4)
+    assert (empty() @ keys.T).abs().max() < 0.02
+
+
+def test_keys_are_orthogonal_and_the_first_explains_most():
+    spread = torch.linspace(3, 0.1, 32)
+    prompts = builders.normal(50, 32, seed=4) * spread
+    keys = keys_of(prompts, empty(), 4)
+    unit = torch.nn.functional.normalize(keys, dim=-1)
+    assert torch.allclose(unit @ unit.T, torch.eye(4), atol=1e-5)
+    explained = (prompts @ unit.T).square().mean(dim=0)
+    assert explained.tolist() == sorted(explained.tolist(), reverse=True)
+
+
+def test_a_picture_that_is_the_empty_prompt_still_has_a_finite_key():
+    assert keys_of(empty()[1:].mean(dim=0, keepdim=True), empty(), 4).isfinite().all()
+
+
+def test_training_moves_what_is_said_and_not_where_it_listens():
+    settings = Recipe(1e-2, cross_attention=1.0, cross_rank=2, levels=2)
+    run = Trainer(
+        toys.ToyDenoiser(), builders.small_projection(), toys.pictures(), empty()[None], settings, 0
+    )
+    before = run.trainable.copies()
+    list(refine(run, 3))
+    for name, value in run.trainable.values.items():
+        assert torch.equal(value, before[name]) == name.endswith("down")

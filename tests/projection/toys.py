@@ -1,0 +1,88 @@
+"""Small stand-ins for what training needs: a denoiser with real cross-attention, pictures.
+
+Random weights: they prove wiring and arithmetic, not that anything learns something useful.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from image_to_prompt.projection import Pictures
+from image_to_prompt.tests.fixtures import builders
+
+WIDTH = 32  # of text states and joint space, as `builders.small_projection`
+SMALL, LARGE = 24, 40  # outputs of the toy's two cross-attentions
+BLOCKS = {
+    "input_blocks.1.1.transformer_blocks.0.attn2": SMALL,
+    "middle_block.1.transformer_blocks.0.attn2": LARGE,
+}
+
+
+class ToyDenoiser:
+    """Two cross-attentions from pixels to the context, and nothing else; deterministic."""
+
+    def __init__(self, prediction: str = "epsilon") -> None:
+        self.prediction = prediction
+        self.alphas_cumprod = torch.linspace(0.999, 0.005, 1000)
+        self.maps = {
+            f"{block}.{leaf}": (size, WIDTH) for block, size in BLOCKS.items()
+            for leaf in ("to_k", "to_v")
+        }  # fmt: skip
+        self.weights = {
+            name: builders.normal(*shape, seed=30 + i) / WIDTH**0.5
+            for i, (name, shape) in enumerate(self.maps.items())
+        }
+        self.query = {b: builders.normal(n, 4, seed=50) for b, n in BLOCKS.items()}
+        self.out = {b: builders.normal(4, n, seed=60) / n for b, n in BLOCKS.items()}
+        self.seen: list[int] = []  # pictures of each call
+
+    def predict(self, noisy, times, context, deltas):
+        unknown = set(deltas) - set(self.maps)
+        assert not unknown
+        self.seen.append(len(noisy))
+        x = noisy.flatten(2).transpose(1, 2)  # (B, h w, 4)
+        for block in BLOCKS:
+            gained = {}
+            for leaf in ("to_k", "to_v"):
+                name = f"{block}.{leaf}"
+                gained[leaf] = context @ self.weights[name].T
+                if name in deltas:
+                    gained[leaf] = gained[leaf] + deltas[name](context)
+            scores = (x @ self.query[block].T) @ gained["to_k"].transpose(1, 2)
+            x = x + scores.div(10).softmax(-1) @ gained["to_v"] @ self.out[block].T
+        x = x * (1 + times[:, None, None] / 1000)
+        return x.transpose(1, 2).unflatten(2, noisy.shape[2:])
+
+
+def pictures(count: int = 3, seed: int = 70, size: tuple[int, int] = (4, 4)) -> Pictures:
+    latents = tuple(builders.normal(4, *size, seed=seed + i) for i in range(count))
+    return Pictures(latents, builders.normal(count, WIDTH, seed=seed + 100))
+
+
+def null() -> torch.Tensor:
+    return builders.normal(1, 77, WIDTH, seed=80)
+
+
+def tiny_clip():
+    """A random transformers CLIPModel with 2 vision layers of width 48, 3 heads; joint width 32."""
+    from transformers import CLIPConfig, CLIPModel
+
+    common = {"num_hidden_layers": 2, "intermediate_size": 64, "hidden_act": "quick_gelu"}
+    text = common | {
+        "hidden_size": WIDTH, "num_attention_heads": 4, "vocab_size": 10,
+        "bos_token_id": 8, "eos_token_id": 9, "pad_token_id": 9,
+    }  # fmt: skip
+    vision = common | {
+        "hidden_size": 48, "num_attention_heads": 3, "patch_size": 7, "image_size": 28,
+    }  # fmt: skip
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        clip = CLIPModel(config).eval().requires_grad_(False)
+    for index, value in enumerate(clip.parameters()):  # biases and norms start at 0 and 1
+        value.add_(builders.normal(*value.shape, seed=index) * 0.05)
+    return clip
+
+
+def pixels(count: int = 3) -> torch.Tensor:
+    return builders.normal(count, 3, 28, 28, seed=90)
