@@ -27,11 +27,9 @@ def tracked() -> list[Path]:
             ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
         )
     except (OSError, subprocess.CalledProcessError):
-        files = [
-            path for path in ROOT.rglob("*") if not SKIPPED & set(path.relative_to(ROOT).parts)
-        ]
+        files = (p for p in ROOT.rglob("*") if not SKIPPED & set(p.relative_to(ROOT).parts))
     else:
-        files = [ROOT / name for name in done.stdout.split("\0") if name]
+        files = (ROOT / name for name in done.stdout.split("\0") if name)
     return [path for path in files if path.is_file()]
 
 
@@ -299,5 +297,4 @@ def test_no_file_names_a_folder_of_one_machine():
 
 def test_no_weights_are_kept_in_the_source():
     """Fixtures and the miniature are small; a real checkpoint is not."""
-    large = [name_of(path) for path in tracked() if path.stat().st_size > 60e6]
-    assert not large
+    assert not [name_of(path) for path in tracked() if path.stat().st_size > 60e6]
