@@ -220,14 +220,16 @@ def declared(node_id: str, kind: str) -> list[str]:
         if isinstance(node, ast.ClassDef) and node.name == node_id
     ]
     found = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
-    helpers = {call.func.id for call in found if isinstance(call.func, ast.Name)}
+    helpers = {dotted(call.func).rpartition(".")[2] for call in found}
     found += [
         call
-        for helper in tree(path).body
-        if isinstance(helper, ast.FunctionDef) and helper.name in helpers & SCHEMAS
+        for helper in (part for path in NODES for part in tree(path).body)
+        if isinstance(helper, ast.FunctionDef)
+        and helper.name in helpers
+        and helper.returns and ast.unparse(helper.returns).startswith("list[io.")
         for call in ast.walk(helper)
         if isinstance(call, ast.Call)
-    ]
+    ]  # fmt: skip
     sockets = [c for c in found if isinstance(c.func, ast.Attribute) and c.func.attr == kind]
     if kind == "Output":
         return [str(index) for index in range(len(sockets))]
@@ -279,9 +281,8 @@ def test_the_pack_installs_nothing_beside_the_host():
 
 
 # Put together, so that this file does not hold what it forbids.
-MACHINE = re.compile(
-    "|".join(("/" + "work/", "/" + "root/", "/" + "home/" + r"\w+/", r"[A-Z]:\\Users"))
-)
+PLACES = ("/" + "work/", "/" + "root/", "/" + "home/" + r"\w+/", r"[A-Z]:\\Users")
+MACHINE = re.compile("|".join(PLACES))
 
 
 def test_no_file_names_a_folder_of_one_machine():
@@ -295,6 +296,5 @@ def test_no_file_names_a_folder_of_one_machine():
     assert not found
 
 
-def test_no_weights_are_kept_in_the_source():
-    """Fixtures and the miniature are small; a real checkpoint is not."""
+def test_no_real_checkpoint_is_kept_in_the_source():
     assert not [name_of(path) for path in tracked() if path.stat().st_size > 60e6]
