@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import ExitStack
 
 from ..projection import (
     METHODS,
+    CrossAttention,
     ImageToPromptError,
     Projection,
     content_hash,
@@ -180,10 +183,18 @@ class SaveProjection(io.ComfyNode):
             lora = host.new_lora_path(filename_prefix) if save_lora else None
             save_projection(projection, path)
             if lora is not None:
-                write_tensors(lora, lora_state(change), {"modelspec.title": filename_prefix})
+                _write_lora(change, filename_prefix, lora, path)
         saved = "\n".join(filter(None, (path, lora)))
         log.info("saved %s as %s", projection, saved)
         return io.NodeOutput(ui=ui.PreviewText(saved))
+
+
+def _write_lora(change: CrossAttention, title: str, lora: str, beside: str) -> None:
+    """Both files or none: without a LoRA the projection saved `beside` it goes again."""
+    with ExitStack() as undo:
+        undo.callback(os.unlink, beside)
+        write_tensors(lora, lora_state(change), {"modelspec.title": title})
+        undo.pop_all()
 
 
 NODES = [LoadProjection, SaveProjection]

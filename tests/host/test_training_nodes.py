@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from image_to_prompt.projection import TEXT_ONLY, load_projection
+from image_to_prompt.projection import TEXT_ONLY, ImageToPromptError, load_projection
 from image_to_prompt.tests.host.training_tools import (
     PRESET,
     QUICK,
@@ -156,6 +156,18 @@ def test_captions_are_encoded_as_the_host_encodes_each(tools, host):
         for text, state in zip(words, states, strict=True):
             pooled = tools.clip.encode_from_tokens_scheduled(tools.clip.tokenize(text))
             assert torch.allclose(state, pooled[0][1]["pooled_output"][0], atol=1e-4)
+
+
+def test_a_lora_that_cannot_be_written_takes_the_projection_file_with_it(
+    tools, host, refined, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(host.nodes.load_save, "write_tensors", full)
+    with pytest.raises(ImageToPromptError, match="No space left"):
+        host.classes["SaveProjection"].execute(refined[1], "bertha", save_lora=True)
+    assert not list((host.folders / "models").rglob("*bertha*"))
 
 
 def test_previews_are_shown_where_the_user_wants_them(tools, monkeypatch):
