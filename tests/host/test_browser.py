@@ -33,6 +33,11 @@ PACK = "image-to-prompt"
 WITHOUT_ADDRESSES = ("0.3.64",)  # hosts whose page opens templates by a click only
 SECONDS = 180_000  # of patience, in the page's milliseconds: a CPU may be busy
 PAGES = sorted(path for path in build.files() if path.parent == Path("."))
+# What the workflows ask for; the last is what the one before it leaves behind.
+MODEL_FILES = (
+    ("checkpoints", kinds.CHECKPOINT), ("clip_vision", kinds.CLIP),
+    ("projections", "fitted_00001_.safetensors"),
+)  # fmt: skip
 # What the page asks for and a new user does not have yet.
 USER_FILES = ("user.css", "comfy.templates.json", "workflows/.keep", "subgraphs/.keep")
 
@@ -79,11 +84,12 @@ def url(host_path, tmp_path_factory):
         (base / "user" / "default" / name).parent.mkdir(parents=True, exist_ok=True)
         (base / "user" / "default" / name).touch()
     (base / "user" / "default" / "comfy.templates.json").write_text("[]")
-    for kind, name in (("checkpoints", kinds.CHECKPOINT), ("clip_vision", kinds.CLIP)):
+    for kind, name in MODEL_FILES:
         (base / "models" / kind).mkdir(parents=True)
         (base / "models" / kind / name).touch()
-    (base / "input").mkdir()
-    shutil.copy(host_path / "input" / "example.png", base / "input")
+    for folder in (base / "input", base / "input" / "pictures"):
+        folder.mkdir()
+        shutil.copy(host_path / "input" / "example.png", folder)
     with server.start(hosts.host_in(host_path), base) as address:
         yield address
 
@@ -143,6 +149,10 @@ def _place(message) -> str:
     return re.sub(r"^https?://[^/]+", "", message.location.get("url", ""))
 
 
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part]
+
+
 def _wait_for(page, count: int) -> None:
     page.wait_for_function(f"window.app.graph._nodes.length === {count}", timeout=SECONDS)
     page.wait_for_timeout(1500)  # dialogs come after the nodes
@@ -153,6 +163,10 @@ def workflow(request, opened, url, host_path, own_errors):
     """One workflow opened in the page: its path, the page, the errors on its console."""
     # After own_errors: a browser asks for some files, like its icon, for the first page only.
     version = hosts.host_in(host_path).version
+    nodes = json.loads(build.files()[request.param])["nodes"]
+    for kind in (kinds.KINDS[node["type"]] for node in nodes if node["type"] in kinds.KINDS):
+        if _parts(kind.since) > _parts(version):
+            pytest.skip(f"this host has no {kind.title}, which came with {kind.since}")
     if version in WITHOUT_ADDRESSES:
         page, errors = opened()
         page.wait_for_timeout(1000)
@@ -160,7 +174,7 @@ def workflow(request, opened, url, host_path, own_errors):
         page.evaluate("graph => window.app.loadGraphData(graph)", server.get_json(template))
     else:
         page, errors = opened(request.param.stem)
-    _wait_for(page, len(json.loads(build.files()[request.param])["nodes"]))
+    _wait_for(page, len(nodes))
     (SCREENSHOTS / version).mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / version / f"{request.param.stem}.png")
     return request.param, page, errors
