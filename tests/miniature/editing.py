@@ -22,13 +22,18 @@ def changed(scenes: Scenes, kind: str) -> tuple[list[str], Scenes]:
     """Edit texts, and the scenes as they should be after the edit; the rest is unspoken."""
     step = 1 + torch.arange(len(scenes)) % 3
     if kind == "shape":
-        shape = (scenes.shape + step) % len(SHAPES)
-        texts = [f"a picture of a {SHAPES[i]}" for i in shape]
-        return texts, Scenes(**vars(scenes) | {"shape": shape})
+        target = Scenes(**vars(scenes) | {"shape": (scenes.shape + step) % len(SHAPES)})
+        return _figures(target), target
     colour = (scenes.figure + step) % len(COLOURS)
     colour = torch.where(colour == scenes.ground, (colour + 4) % len(COLOURS), colour)
-    texts = [f"something {COLOURS[i]}" for i in colour]
-    return texts, Scenes(**vars(scenes) | {"figure": colour})
+    target = Scenes(**vars(scenes) | {"figure": colour})
+    return _figures(target), target
+
+
+def _figures(scenes: Scenes) -> list[str]:
+    """What a user would write: the figure as it should become, nothing about the ground."""
+    pairs = zip(scenes.figure.tolist(), scenes.shape.tolist(), strict=True)
+    return [f"a {COLOURS[f]} {SHAPES[s]}" for f, s in pairs]
 
 
 def edited(mini: Miniature, embeddings: Tensor, texts: list[str], alpha: float) -> Tensor:
