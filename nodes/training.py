@@ -98,13 +98,18 @@ def pictures_of(
 
 
 def trainer_of(
-    models: Models, pictures: Pictures, recipe: Recipe, seed: int, held_out: Pictures | None = None
+    models: Models,
+    pictures: Pictures,
+    recipe: Recipe,
+    seed: int,
+    planned: int,
+    held_out: Pictures | None = None,
 ) -> Trainer:
-    """A trainer of the user's models, before its first step."""
+    """A trainer of the user's models, before its first of the planned steps."""
     tower = HostTower(models.clip_vision, models.denoiser.device) if recipe.vision else None
     return Trainer(
         models.denoiser, models.projection, pictures, models.null_prompt(), recipe, seed,
-        held_out, tower, models.chunk(pictures),
+        held_out, tower, models.chunk(pictures), planned,
     )  # fmt: skip
 
 
