@@ -139,11 +139,11 @@ def _fit(
     size = check_count(size, "size", 64)
     pictures = pictures_of(models, seen, chosen, crop, size)
     judged = pictures_of(models, unseen, chosen, crop, size) if unseen else None
-    trainer = trainer_of(models, pictures, chosen, seed, judged)
-    name = run_name(models, singles, preset, rate, seed, held_out, crop, size)
+    total = epochs * -(-len(seen) // chosen.pictures)
+    trainer = trainer_of(models, pictures, chosen, seed, total, judged)
+    name = run_name(models, singles, preset, rate, seed, epochs, held_out, crop, size)
     with Unfinished(trainer, name) as unfinished:
         progress = unfinished.keeping(fit(trainer, epochs, patience))
-        total = epochs * trainer.steps_per_epoch
         run(models, trainer, pictures, progress, total, preview_every)
     return outputs(models, trainer)
 

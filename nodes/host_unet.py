@@ -7,7 +7,7 @@ call as views of the same memory, so there is no second copy of the U-Net. Read 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,7 +15,10 @@ import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.model_sampling
 import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..projection import ImageToPromptError
 
@@ -31,13 +34,14 @@ _BYTES_PER_CELL = 0.46e6
 class HostDenoiser:
     """See `projection.Denoiser`. Made for one run; holds no tensors of its own but the schedule.
 
-    Raises ImageToPromptError for a model that is not an SD 1.x U-Net, or that carries a
-    projection's changes already.
+    frugal: keep no activations within the U-Net's blocks but compute them again for the backward
+    pass, a third more work. Raises ImageToPromptError for a model that is not an SD 1.x U-Net, or
+    that carries a projection's changes already.
     """
 
-    def __init__(self, model: Any, text_width: int) -> None:
+    def __init__(self, model: Any, text_width: int, frugal: bool = False) -> None:
         check_model(model, text_width)
-        self._patcher = _classic(model)
+        self._patcher, self._frugal = _classic(model), frugal
         sampling = model.get_model_object("model_sampling")
         self.alphas_cumprod = 1 / (1 + sampling.sigmas.detach().cpu().double() ** 2)
         self.prediction = prediction_of(sampling)
@@ -96,8 +100,9 @@ class HostDenoiser:
             "transformer_options": _transformer_options(self._patcher),
         }
         with ExitStack() as stack:
-            for name, gain in deltas.items():
-                stack.enter_context(joined(unet.get_submodule(name), gain, factor))
+            stack.enter_context(joined(unet, deltas, factor))
+            if self._frugal:
+                stack.enter_context(computed_again(unet, deltas, factor, device))
             output = torch.func.functional_call(unet, lendable(unet, device), inputs, options)
         return scale_gradient(output.float(), factor).to(noisy.device)
 
@@ -128,19 +133,58 @@ def view(weight: Tensor) -> Tensor:
 
 
 @contextmanager
-def joined(linear: torch.nn.Module, gain: Any, factor: float) -> Iterator[None]:
-    """Within the block the map `linear` gives what it gives, and the gain of its input."""
+def joined(unet: torch.nn.Module, deltas: Mapping[str, Any], factor: float) -> Iterator[None]:
+    """Within the block every map in `deltas` gives what it gives, and the gain of its input."""
+    with ExitStack() as stack:
+        for name, gain in deltas.items():
 
-    def add(_: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        # In float32, and outside of the scaled gradients: these weights are trained.
-        gained = gain(scale_gradient(inputs[0].float(), factor))
-        return output + scale_gradient(gained, 1 / factor).to(output)
+            def add(_: Any, inputs: tuple[Tensor], output: Tensor, gain: Any = gain) -> Tensor:
+                # In float32, and outside of the scaled gradients: these weights are trained.
+                gained = gain(scale_gradient(inputs[0].float(), factor))
+                return output + scale_gradient(gained, 1 / factor).to(output)
 
-    hook = linear.register_forward_hook(add)
-    try:
+            hook = unet.get_submodule(name).register_forward_hook(add)
+            stack.callback(hook.remove)
         yield
-    finally:
-        hook.remove()
+
+
+@contextmanager
+def computed_again(
+    unet: torch.nn.Module, deltas: Mapping[str, Any], factor: float, device: torch.device
+) -> Iterator[None]:
+    """Within the block the U-Net's parts keep their inputs only, for gradients afterwards."""
+    lent = [True]  # whether the U-Net around has its weights and gains lent out just now
+    with ExitStack() as stack:
+        stack.callback(lent.clear)
+        for path, part in unet.named_modules():
+            if not isinstance(part, (ResBlock, SpatialTransformer)):
+                continue
+            own = {n[len(path) + 1 :]: g for n, g in deltas.items() if n.startswith(f"{path}.")}
+            part.forward = _kept_as_inputs(part, own, factor, device, lent)
+            stack.callback(part.__dict__.pop, "forward")
+        yield
+
+
+def _kept_as_inputs(
+    part: torch.nn.Module, own: Mapping[str, Any], factor: float, device: torch.device, lent: list
+) -> Callable[..., Tensor]:
+    plain, weights = part.forward, lendable(part, device)
+
+    def run(*inputs: Any, **options: Any) -> Tensor:
+        # The host writes into its options as it goes: each time starts from what it was given.
+        options = {k: dict(v) if isinstance(v, dict) else v for k, v in options.items()}
+        inputs = tuple(dict(v) if isinstance(v, dict) else v for v in inputs)
+        if lent:
+            return plain(*inputs, **options)
+        with joined(part, own, factor):
+            return torch.func.functional_call(part, weights, inputs, options)
+
+    def forward(*inputs: Any, **options: Any) -> Tensor:
+        given = [{**v} if isinstance(v, dict) else v for v in inputs]
+        copied = {k: {**v} if isinstance(v, dict) else v for k, v in options.items()}
+        return checkpoint(run, *given, use_reentrant=False, preserve_rng_state=False, **copied)
+
+    return forward
 
 
 class _Scale(torch.autograd.Function):

@@ -16,8 +16,8 @@ from .types import CATEGORY
 
 STEPS = 30
 _PRESET = (
-    "What is trained. embedding: the prompt alone, lightest. cross-attention: how the model reads "
-    "prompts. Both together carry over the most."
+    "What is trained. cross-attention: how the model reads prompts, where pose and place go. "
+    "embedding: the prompt alone, lightest and gentlest. Or both."
 )
 
 
@@ -76,7 +76,7 @@ class OnlineRefine(io.ComfyNode):
         singles = single_pictures([image], crop)
         models = Models(model, vae, clip, clip_vision, projection, memory)
         pictures = pictures_of(models, singles, chosen, crop, check_count(size, "size", 64))
-        trainer = trainer_of(models, pictures, chosen, seed)
+        trainer = trainer_of(models, pictures, chosen, seed, steps)
         run(models, trainer, pictures, refine(trainer, steps), steps, preview_every)
         return outputs(models, trainer)
 

@@ -33,11 +33,12 @@ from .pictures import fitted_to
 from .preview import sample
 
 CROPS = ("center", "none")
+FRUGAL = "low"
 # How many of a step's noisy pictures the model sees at a time, given how many fit; 0: all.
 MEMORY: dict[str, Callable[[int], int]] = {
     "automatic": lambda fitting: fitting,
     "fast": lambda _: 0,
-    "low": lambda _: 1,
+    FRUGAL: lambda _: 1,
 }
 
 
@@ -64,7 +65,7 @@ class Models:
                 "another CLIP of the same width",
                 "Load CLIP vision and projection from one file (socket clip_vision).",
             )
-        denoiser = HostDenoiser(self.model, encoder.text_width)
+        denoiser = HostDenoiser(self.model, encoder.text_width, self.memory == FRUGAL)
         object.__setattr__(self, "denoiser", denoiser)
         host_training.check_vae(self.vae, self.model)
         if self.projection.cross_attention is not None:
@@ -97,13 +98,18 @@ def pictures_of(
 
 
 def trainer_of(
-    models: Models, pictures: Pictures, recipe: Recipe, seed: int, held_out: Pictures | None = None
+    models: Models,
+    pictures: Pictures,
+    recipe: Recipe,
+    seed: int,
+    planned: int,
+    held_out: Pictures | None = None,
 ) -> Trainer:
-    """A trainer of the user's models, before its first step."""
+    """A trainer of the user's models, before its first of the planned steps."""
     tower = HostTower(models.clip_vision, models.denoiser.device) if recipe.vision else None
     return Trainer(
         models.denoiser, models.projection, pictures, models.null_prompt(), recipe, seed,
-        held_out, tower, models.chunk(pictures),
+        held_out, tower, models.chunk(pictures), planned,
     )  # fmt: skip
 
 

@@ -93,7 +93,8 @@ def options(every: int) -> list[io.Input]:
             optional=True,
             tooltip=(
                 "A step looks at several noisy pictures. automatic: as many at once as fit into "
-                "memory. fast: all at once. low: one at a time."
+                "memory. fast: all at once. low: one at a time, with gradient "
+                "checkpointing; a third slower or more."
             ),
         ),
         io.Int.Input(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def keys_of(prompts: Tensor, null: Tensor, rank: int) -> Tensor:
-    """A (R, D) float32, R <= rank, each row scaled to a mean square of 1 over the prompts.
+    """A (R, D) float32, R <= rank; the first row has a mean square of 1 over the prompts.
 
     prompts: (N, D), prompt embeddings; null: (77, D), the empty prompt's states. R is smaller
     than `rank` where the prompts have fewer directions: one picture has one.
@@ -26,5 +26,6 @@ def keys_of(prompts: Tensor, null: Tensor, rank: int) -> Tensor:
     _, values, directions = torch.linalg.svd(own, full_matrices=False)
     kept = int((values > 1e-3 * values[0].clamp_min(1e-9)).sum())
     kept = max(1, min(rank, kept))
-    size = (values[:kept] / len(rows) ** 0.5).clamp_min(1e-9)
-    return (directions[:kept] / size[:, None]).float()
+    # One scale for all: rows of their own would shout where other pictures vary more.
+    size = (values[0] / len(rows) ** 0.5).clamp_min(1e-9)
+    return (directions[:kept] / size).float()

@@ -41,13 +41,16 @@ def main() -> int:
 
 
 def measure(host: hosts.Host, repeats: int) -> dict:
-    """Runs tests/host/bench_in_host.py in the host's Python."""
-    script = ROOT / "tests" / "host" / "bench_in_host.py"
-    command = [host.python, script, "--host", host.folder, "--models", MODELS]
-    finished = subprocess.run(
-        [*map(str, command), "--repeats", str(repeats)], check=True, stdout=subprocess.PIPE
-    )
-    return json.loads(finished.stdout.splitlines()[-1])
+    """Runs the scripts of tests/host in the host's Python."""
+    rows = {}
+    for name in ("bench_in_host.py", "bench_training.py"):
+        script = ROOT / "tests" / "host" / name
+        command = [host.python, script, "--host", host.folder, "--models", MODELS]
+        finished = subprocess.run(
+            [*map(str, command), "--repeats", str(repeats)], check=True, stdout=subprocess.PIPE
+        )
+        rows |= json.loads(finished.stdout.splitlines()[-1])
+    return rows
 
 
 if __name__ == "__main__":

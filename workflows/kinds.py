@@ -50,7 +50,7 @@ _TRAINING = {
     "image": "IMAGE",
 }
 _TRAINED = (("MODEL", "MODEL"), ("PROJECTION", "PROJECTION"), ("IMAGE", "IMAGE"))
-_PRESET = {"preset": "embedding + cross-attention", "learning_rate": 0.0, "seed": 0}
+_RATE = {"learning_rate": 0.0, "seed": 0}
 _VIEW = {"crop": "center", "size": 512, "memory": "automatic"}
 
 KINDS: Mapping[str, Kind] = MappingProxyType({
@@ -114,7 +114,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
         "Online Refine",
         outputs=_TRAINED,
         sockets=_TRAINING,
-        widgets={"steps": 30, **_PRESET, **_VIEW, "preview_every": 10},
+        widgets={
+            "steps": 30, "preset": "cross-attention", **_RATE, **_VIEW, "preview_every": 10,
+        },
         pack=OURS,
         size=(400, 420),
     ),
@@ -123,7 +125,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
         outputs=_TRAINED,
         sockets=_TRAINING,
         widgets={
-            "epochs": 20, **_PRESET, "held_out": 0.1, "patience": 5, **_VIEW, "preview_every": 50
+            "epochs": 20, "preset": "embedding + cross-attention", **_RATE, "held_out": 0.1,
+            "patience": 5, **_VIEW, "preview_every": 50,
         },
         pack=OURS,
         size=(400, 470),

@@ -124,6 +124,27 @@ def test_half_precision_arithmetic_does_not_lose_small_gradients(state, parts):
 
 
 @pytest.mark.parametrize("inference", [True, False])
+def test_activations_computed_again_give_the_same_gradients(state, parts, inference):
+    model = small_unet.host_model(state, inference=inference)
+    kept = gradients(parts[0].HostDenoiser(model, 768))
+    again = gradients(parts[0].HostDenoiser(model, 768, frugal=True))
+    assert torch.equal(kept, again)
+    assert not leftovers(model.model)
+
+
+def test_activations_computed_again_are_not_kept(model, parts):
+    def size(frugal):
+        kept = []
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept.append, id):
+            noisy, times, context = inputs()
+            denoiser = parts[0].HostDenoiser(model, 768, frugal=frugal)
+            denoiser.predict(noisy, times, context.requires_grad_(True), {})
+        return sum(each.nbytes for each in kept)
+
+    assert size(True) < 0.3 * size(False)
+
+
+@pytest.mark.parametrize("inference", [True, False])
 def test_the_model_keeps_its_weights_whatever_mode_it_was_loaded_in(state, parts, inference):
     model = small_unet.host_model(state, inference=inference)
     before, expected = weights(model.model), predicted(model)

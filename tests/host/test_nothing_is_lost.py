@@ -124,6 +124,18 @@ def test_so_does_one_that_ends_at_any_step(tools, before, step, how):
     assert alive_in_graphs() <= graphs
 
 
+@pytest.mark.parametrize("how", HOW[-2:])
+def test_so_does_one_that_computes_activations_again(tools, before, how):
+    plain = tools.refine(steps=1)
+    again = tools.refine(steps=1, memory="low")
+    assert torch.equal(predicted(plain[0]), predicted(again[0]))
+    graphs = alive_in_graphs()
+    with ending(tools, 1, how):
+        tools.refine(steps=STEPS, memory="low")
+    assert_as_before(tools, before)
+    assert alive_in_graphs() <= graphs
+
+
 def test_nothing_of_a_run_stays_in_memory(tools):
     import comfy.model_management
 

@@ -29,7 +29,7 @@ from .scores import mean, share
 from .train_unet import schedule
 from .world import Scenes
 
-GENTLE = 0.6  # the text's weight in edits
+WEIGHTS = (0.6, 1.2)  # of the text in edits: the default, and a strong one
 
 
 @dataclass(frozen=True, eq=False)

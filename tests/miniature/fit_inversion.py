@@ -25,8 +25,8 @@ from .train_clip import text_states
 from .world import Scenes, render
 
 PROMPT, WORD = "a picture of a figure", "figure"
-RATE = 0.03  # in units of the word embeddings' standard deviation; the best of 0.01, 0.03, 0.1, 0.3
-LEVELS, LIMIT = 16, 5.0
+RATE = 0.03  # in units of the word embeddings' standard deviation; 0.02 and 0.1 were tried
+LEVELS, LIMIT = 16, 0.1
 
 
 @contextmanager

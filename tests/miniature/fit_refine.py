@@ -25,7 +25,7 @@ from torch import Tensor  # noqa: E402
 from image_to_prompt.projection import REFINE, Pictures, Recipe, Trainer, refine  # noqa: E402
 from miniature import fit_inversion, models  # noqa: E402
 from miniature.editing import KINDS, changed, edited  # noqa: E402
-from miniature.fit_common import GENTLE, Bench, measured, ratio, scores  # noqa: E402
+from miniature.fit_common import WEIGHTS, Bench, measured, ratio, scores  # noqa: E402
 from miniature.oracle import agreement, read  # noqa: E402
 from miniature.sampling import Miniature, noise_of  # noqa: E402
 from miniature.training import generator_of  # noqa: E402
@@ -33,6 +33,7 @@ from miniature.world import Scenes, render, sample  # noqa: E402
 
 STEPS = 30
 SCENE_SEED, NOISE_SEED = 21, 22
+EDITS = tuple((kind, weight) for kind in KINDS for weight in WEIGHTS)
 ERRORS = ("pixel_error", "size_error", "position_error")
 Found = dict[str, Tensor]
 
@@ -60,12 +61,12 @@ def row(bench: Bench, scenes: Scenes, settings: Recipe | None, steps: int = STEP
         embedding = projection.apply(seen.embeds[i : i + 1])
         contexts = [bench.contexts(projection, seen.embeds[i : i + 1])]
         targets = []
-        for kind in KINDS:
+        for kind, weight in EDITS:
             texts, target = changed(scenes[i : i + 1], kind)
-            contexts.append(edited(bench.mini, embedding, texts, GENTLE))
+            contexts.append(edited(bench.mini, embedding, texts, weight))
             targets.append(target)
         drawn = bench.draw(
-            projection, torch.cat(contexts), noise[i : i + 1].expand(3, -1, -1, -1)
+            projection, torch.cat(contexts), noise[i : i + 1].expand(1 + len(EDITS), -1, -1, -1)
         )
         parts.append(_found(drawn, pictures[i : i + 1], scenes[i : i + 1], targets))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -74,9 +75,9 @@ def row(bench: Bench, scenes: Scenes, settings: Recipe | None, steps: int = STEP
 def _found(drawn: Tensor, reference: Tensor, scene: Scenes, targets: list[Scenes]) -> Found:
     """The picture against its reference, and whether the edits of colour and shape took."""
     found = measured(drawn[:1], reference, scene)
-    for place, (kind, target) in enumerate(zip(KINDS, targets, strict=True), 1):
+    for place, ((kind, weight), target) in enumerate(zip(EDITS, targets, strict=True), 1):
         name = "figure_colour" if kind == "colour" else "shape"
-        found[f"edit_{kind}"] = agreement(read(drawn[place : place + 1]), target)[name]
+        found[f"edit_{kind}_{weight}"] = agreement(read(drawn[place : place + 1]), target)[name]
     return found
 
 
