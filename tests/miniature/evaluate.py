@@ -1,6 +1,8 @@
 """Does the method work in the miniature? python tests/miniature/evaluate.py --n 500
 
-Prints one table and the editing curve, and writes both to build/evaluation.json.
+Prints one table and the editing curve, and writes both to build/evaluation.json. What is trained
+takes longer, and is measured where asked for: --refine 100 (pictures, each refined on alone) and
+--fit 300 (pictures that a fit is judged on).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from miniature.bootstrap import ROOT, register
 
 register()
 
-from miniature import models  # noqa: E402
+from miniature import fit_domain, fit_refine, models  # noqa: E402
 from miniature.editing import curve  # noqa: E402
 from miniature.rows import cases, closed_rows, contexts  # noqa: E402
 from miniature.sampling import GUIDANCE, STEPS, Miniature, noise_of  # noqa: E402
@@ -71,6 +73,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=500, help="pictures a row")
     parser.add_argument("--edits", type=int, help="pictures a point of the editing curve: n / 5")
     parser.add_argument("--edit-with", default="closed_form", help="row whose form is edited")
+    parser.add_argument("--refine", type=int, default=0, help="pictures to refine on")
+    parser.add_argument("--fit", type=int, default=0, help="pictures that fits are judged on")
     parser.add_argument("--rows", nargs="*", help="only these rows")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
@@ -88,6 +92,8 @@ def main() -> None:
         },
         **results,
         "editing": editing(mini, edits, options) if edits else [],
+        **(fit_refine.rows(options.refine, mini) if options.refine else {}),
+        **(fit_domain.rows(options.fit, mini) if options.fit else {}),
     }  # fmt: skip
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="ascii")
