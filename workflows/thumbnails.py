@@ -13,15 +13,17 @@ from pathlib import Path
 if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
+import torch
 from PIL import Image
 
-from image_to_prompt.workflows import build, demo, hosts, material, run, server
+from image_to_prompt.workflows import build, demo, hosts, kinds, material, run, server
 from image_to_prompt.workflows.fill import nodes_of
 
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
 STEERED = ("edit", "refine_and_edit")  # workflows with a text
 WIDE = {"two_regions": 128}  # two squares side by side
+FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does
 
 
 def compose(result: Path, references: Sequence[Path], out: Path) -> Path:
@@ -46,25 +48,47 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
     return square
 
 
+def settings_for(name: str, common: dict[str, object]) -> dict[str, object]:
+    """What to fill into one workflow."""
+    settings = dict(common)
+    if name in WIDE:
+        settings["width"] = WIDE[name]
+    if name == "fit_on_a_folder":
+        settings["FitProjection.epochs"] = EPOCHS
+    if name == "use_a_fit":  # its own: the file that fit_on_a_folder has left
+        del settings["projection_file"]
+    return settings
+
+
+def pictures_to_fit(base: Path) -> None:
+    """Pictures of the miniature's world, in the folder that fit_on_a_folder looks into."""
+    folder = base / "input" / kinds.KINDS["LoadImageDataSetFromFolder"].widgets["folder"]
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = material.world.sample(FITTED, "train", torch.Generator().manual_seed(0))
+    for number, picture in enumerate(material.world.render(scenes)):
+        material.to_pil(picture).save(folder / f"{number:03}.png")
+
+
 def main() -> int:
     source = material.weights()
     if source.untrained:
         print(f"Not made: {source}", file=sys.stderr)
         return 1
     host = hosts.first()
-    base, scratch = run.BASES / f"demo-{host.folder.name}", demo.OUT / "thumbnails"
+    base, scratch = run.BASES / f"thumbnails-{host.folder.name}", demo.OUT / "thumbnails"
     files = demo.Files(*material.wide_files(source), str(source), dict(demo.MINIATURE))
     settings = demo.settings_of(files, base) | {"seed": 1}
     pictures = material.world_pictures(scratch)
     references = [reference.path for reference in pictures]
+    pictures_to_fit(base)
     with server.start(host, base) as url:
         for number, make in enumerate(build.GRAPHS, 1):
             name, graph = make.__name__, make().api()
             used = references[: len(nodes_of(graph, "LoadImage"))]
             texts = list(pictures[0].edits) if name in STEERED else []
-            width = {"width": WIDE[name]} if name in WIDE else {}
-            [result] = run.run_workflow(url, graph, scratch, used, texts, settings | width)
-            print(compose(result, used, build.HERE / f"{number}_{name}.jpg"))
+            values = settings_for(name, settings)
+            [result] = run.run_workflow(url, graph, scratch, used, texts, values)
+            print(compose(result, used, build.HERE / f"{number}_{name}.jpg"), flush=True)
     return 0
 
 
