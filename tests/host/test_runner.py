@@ -91,19 +91,27 @@ def with_older_folder_loader(graph: dict) -> None:
             node["inputs"]["resize_method"] = "Stretch"
 
 
-@pytest.mark.parametrize("name", APIS)
-def test_a_workflow_runs_to_a_png(name, served, pictures, tmp_path):
+def prepared(name: str, served) -> tuple[dict, dict]:
+    """A workflow that this host can run, and the settings that make it small and short."""
     url, settings = served
     graph = workflow(name)
     if not server.get_json(f"{url}/object_info/{FOLDER}"):
         with_older_folder_loader(graph)
     used = {node["class_type"] for node in graph.values()}
-    settings = settings | {key: n for key, n in SHORT.items() if key.split(".")[0] in used}
+    short = {key: n for key, n in SHORT.items() if key.split(".")[0] in used}
+    width, height = SIZES[name]
+    return graph, settings | short | {"width": width, "height": height}
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_a_workflow_runs_to_a_png(name, served, pictures, tmp_path):
+    url, _ = served
+    graph, settings = prepared(name, served)
     width, height = SIZES[name]
     steps = []
     [path] = run.run_workflow(
         url, graph, tmp_path, pictures[: len(nodes_of(graph, "LoadImage"))],
-        settings=settings | {"width": width, "height": height},
+        settings=settings,
         progress=lambda number, done, of: steps.append((graph[number]["class_type"], done, of)),
     )  # fmt: skip
     picture = Image.open(path)
@@ -128,12 +136,11 @@ def worked(url: str, graph: dict) -> set[str]:
 
 @pytest.mark.parametrize("name", APIS)
 def test_a_second_run_with_unchanged_inputs_does_no_work(name, served, pictures):
-    url, settings = served
-    graph, (width, height) = workflow(name), SIZES[name]
+    url, _ = served
+    graph, settings = prepared(name, served)
     images = [client.upload(url, path) for path in pictures[: len(nodes_of(graph, "LoadImage"))]]
     # A seed of its own, so that the first run works even if another test ran this graph.
-    own = settings | {"width": width, "height": height, "seed": 7}
-    filled = fill(graph, images, (), own)
+    filled = fill(graph, images, (), settings | {"seed": 7})
     assert {"KSampler", "VAEDecode", "SaveImage"} <= worked(url, filled)
     assert worked(url, filled) == set()
 
