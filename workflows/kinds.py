@@ -125,7 +125,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
         outputs=_TRAINED,
         sockets=_TRAINING,
         widgets={
-            "epochs": 20, "preset": "embedding + cross-attention", **_RATE, "held_out": 0.1,
+            "epochs": 20, "preset": "cross-attention", **_RATE, "held_out": 0.1,
             "patience": 5, **_VIEW, "preview_every": 50,
         },
         pack=OURS,
