@@ -43,8 +43,8 @@ class Recipe:
 TEXT_ONLY = "text least squares"  # no gradient: `fit_from_text`, FitProjection only
 REFINE = MappingProxyType(
     {
-        "cross-attention": Recipe(0.3, cross_attention=1.0),
-        "embedding + cross-attention": Recipe(0.3, embedding=0.1, cross_attention=1.0),
+        "cross-attention": Recipe(0.15, cross_attention=1.0),
+        "embedding + cross-attention": Recipe(0.15, embedding=0.1, cross_attention=1.0),
         "embedding": Recipe(0.2, embedding=1.0),
     }
 )
