@@ -25,7 +25,8 @@ def share(hits: Tensor) -> Score:
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     # At p = 0 or 1 rounding could put the end of the interval on the wrong side of p.
-    return {"value": p, "low": min(p, middle - half), "high": max(p, middle + half)}
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return {"value": p, "low": min(p, low), "high": max(p, high)}
 
 
 def mean(values: Tensor) -> Score:
