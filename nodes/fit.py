@@ -51,9 +51,9 @@ class FitProjection(io.ComfyNode):
             display_name="Fit Projection",
             category=CATEGORY,
             description=(
-                "Fits a projection to a domain from about 100 pictures of it, so that other "
-                "pictures of that domain carry over better. Stops when pictures it was not shown "
-                "no longer gain. An interrupted fit goes on when it is run again."
+                "Fits a projection to a domain from about 100 pictures of it, for other pictures "
+                "of that domain. Experimental. Stops when pictures it was not shown no longer "
+                "gain. An interrupted fit goes on when it is run again."
             ),
             is_input_list=True,  # the folder loader gives a list, for sizes may differ
             inputs=[

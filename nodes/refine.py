@@ -31,8 +31,8 @@ class OnlineRefine(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Trains for a moment on the reference picture itself, so that what no caption "
-                "says (pose, place, size, texture, identity) carries over too. 30 steps are "
-                "enough; nothing is changed in the model that comes in."
+                "says, like place and size, begins to carry over; text then has less to say. "
+                "Experimental. Nothing is changed in the model that comes in."
             ),
             inputs=[
                 *training_inputs.sockets("The reference, or a batch of views of the same thing."),

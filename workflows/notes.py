@@ -56,8 +56,8 @@ both are mixed.
 
 FIT_ON_A_FOLDER = f"""## Fit a projection to a domain
 
-From about 100 pictures of one kind (a photographer, a product, a cartoon) other pictures of that
-kind carry over better.
+From about 100 pictures of one kind (a photographer, a product, a cartoon), for other pictures of
+that kind. Experimental: see the help of **Fit Projection** for what to expect.
 
 - Put the pictures into a folder inside ComfyUI's `input` folder and choose it in **Load Image
   (from Folder)**. Older versions of ComfyUI: use **Load Image Dataset from Folder** instead.
@@ -79,7 +79,8 @@ One projection, in two places: **Image To Prompt Embed** reads the picture with 
 
 REFINE_AND_VARY = f"""## Refine on a picture, then vary it
 
-30 training steps on the picture itself: pose, place, size and texture carry over too.
+30 training steps on the picture itself: what no caption says, like place and
+size, begins to carry over.
 
 - The training runs once; new seeds of **KSampler** only sample. The curve shows the loss.
 - **steps**: more follow the picture more closely.
