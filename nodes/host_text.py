@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..projection import Texts
 from .host import eos_of
 from .host_training import on_each
 
@@ -21,14 +22,28 @@ def caption_states(clip: Any, texts: Sequence[str]) -> Tensor:
     """
     last = clip.clone()
     last.clip_layer(None)
-    groups = [texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE)]
-    return torch.cat(on_each(groups, lambda group: _states(last, group)))
+    return torch.cat(on_each(_groups(texts), lambda group: _ends(*_encoded(last, group))))
 
 
-def _states(clip: Any, texts: Sequence[str]) -> Tensor:
+def encoded_texts(clip: Any, texts: Sequence[str]) -> Texts:
+    """M texts of one chunk each as prompts are encoded, all 77 states of each."""
+    parts = [_encoded(clip, group) for group in _groups(texts)]
+    eos = [place for _, places in parts for place in places]
+    return Texts(torch.cat([states for states, _ in parts]), tuple(eos))
+
+
+def _groups(texts: Sequence[str]) -> list[Sequence[str]]:
+    return [texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE)]
+
+
+def _ends(states: Tensor, eos: Sequence[int]) -> Tensor:
+    return states[torch.arange(len(eos)), torch.tensor(eos, device=states.device)]
+
+
+def _encoded(clip: Any, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+    """States (M, 77, D) float32, and the first EOS of each."""
     chunks = [clip.tokenize(text)["l"][0] for text in texts]
     # As the host encodes a long prompt: all chunks in one batch, then end to end.
     encoded = clip.encode_from_tokens({"l": chunks})
     states = encoded.reshape(len(chunks), len(chunks[0]), -1)  # (1, 77 n, D) -> (n, 77, D)
-    eos = torch.tensor(eos_of({"l": chunks}), device=states.device)
-    return states[torch.arange(len(chunks), device=states.device), eos].float()
+    return states.float(), eos_of({"l": chunks})

@@ -17,16 +17,19 @@ from ..projection import (
     Progress,
     Projection,
     Recipe,
+    Texts,
     Trainer,
     assemble,
     check_maps,
     encode_pictures,
+    phrases,
 )
 from ..projection.encoder import fingerprint
 from . import host, host_training
 from .checks import check_choice, check_projection
 from .curve import loss_curve
 from .host_patches import with_changes
+from .host_text import encoded_texts
 from .host_unet import HostDenoiser
 from .host_vision import HostTower, image_embeddings, preprocessed
 from .pictures import fitted_to
@@ -34,6 +37,7 @@ from .preview import sample
 
 CROPS = ("center", "none")
 FRUGAL = "low"
+_PHRASES = 64  # whose say is kept; one CLIP pass each
 # How many of a step's noisy pictures the model sees at a time, given how many fit; 0: all.
 MEMORY: dict[str, Callable[[int], int]] = {
     "automatic": lambda fitting: fitting,
@@ -75,6 +79,10 @@ class Models:
         """The encoded empty prompt (1, 77, D)."""
         return host.encode_text(self.clip, "").entries[0][0]
 
+    def texts(self) -> Texts:
+        """Phrases whose say training is to keep."""
+        return encoded_texts(self.clip, phrases(_PHRASES))
+
     def chunk(self, pictures: Pictures) -> int:
         """How many noisy pictures the model is to see at a time, as `memory` says; 0: all."""
         largest = max((latents.shape[1:] for latents in pictures.latents), key=math.prod)
@@ -109,7 +117,7 @@ def trainer_of(
     tower = HostTower(models.clip_vision, models.denoiser.device) if recipe.vision else None
     return Trainer(
         models.denoiser, models.projection, pictures, models.null_prompt(), recipe, seed,
-        held_out, tower, models.chunk(pictures), planned,
+        held_out, tower, models.chunk(pictures), planned, models.texts() if recipe.keep else None,
     )  # fmt: skip
 
 

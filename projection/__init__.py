@@ -7,7 +7,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .clip_file import ClipProjections, read_clip_projections
 from .clip_model import TransformersTower, from_clip_model, null_prompt, prompt_embeds
 from .combine import spherical_mean
-from .corpus import captions
+from .corpus import captions, phrases
 from .cross_attention import CrossAttention, Full, LowRank, check_maps, lora_state
 from .denoiser import Denoiser
 from .diffusers_unet import DiffusersDenoiser
@@ -33,6 +33,7 @@ from .recipes import FIT, REFINE, TEXT_ONLY, Recipe, recipe
 from .residual import Residual
 from .storage import is_projection, load_projection, save_projection
 from .text_fit import fit_from_text
+from .texts import Texts
 from .trainer import Progress, Trainer, fit, refine
 from .vision import DeepPrompts, VisionTower, check_tower, encode_pictures
 
@@ -60,6 +61,7 @@ __all__ = [
     "Projection",
     "Recipe",
     "Residual",
+    "Texts",
     "Trainer",
     "TransformersTower",
     "VisionTower",
@@ -87,6 +89,7 @@ __all__ = [
     "load_projection",
     "lora_state",
     "null_prompt",
+    "phrases",
     "portable_cutoff",
     "prompt_embeds",
     "read_clip_projections",

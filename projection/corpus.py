@@ -64,6 +64,20 @@ def captions(count: int = COUNT, seed: int = 0) -> list[str]:
     return list(found)
 
 
+def phrases(count: int, seed: int = 0) -> list[str]:
+    """`count` different names of one thing, such as "a small red chair": what edits say.
+
+    The same ones for the same seed. Raises ImageToPromptError for a count outside 1..1000.
+    """
+    if not 1 <= count <= 1000:
+        raise ImageToPromptError("1 to 1000 phrases", f"{count}", "Use 64.")
+    draw = random.Random(seed)
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[_thing(draw)] = None
+    return list(found)
+
+
 def _caption(draw: random.Random) -> str:
     phrase = _thing(draw)
     if draw.random() < 0.3:

@@ -1,7 +1,7 @@
 """How a diffusion model enters the trainer, and the noise arithmetic it shares with all others.
 
-    x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) n           a_t: `alphas_cumprod`, signal power at t
-    epsilon-prediction gives n, v-prediction gives sqrt(a_t) n - sqrt(1 - a_t) x_0
+x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) n           a_t: `alphas_cumprod`, signal power at t
+epsilon-prediction gives n, v-prediction gives sqrt(a_t) n - sqrt(1 - a_t) x_0
 """
 
 from __future__ import annotations
@@ -64,6 +64,28 @@ def target(
         return noise
     kept, added = signal(alphas_cumprod, times)
     return kept * noise - added * latents
+
+
+def time_density(prediction: str, alphas_cumprod: Tensor, limit: float, uniform: float) -> Tensor:
+    """How often each time step is drawn (T,), of sum 1: `snr_weight`, and a `uniform` share."""
+    weights = snr_weight(prediction, alphas_cumprod, limit).double()
+    return ((1 - uniform) * weights / weights.sum() + uniform / len(weights)).float()
+
+
+def picture_weight(prediction: str, alphas_cumprod: Tensor, limit: float) -> Tensor:
+    """How much the error of each time step counts (T,), before scaling (ours).
+
+    What counts is the error of the clean picture that the prediction amounts to: at high noise,
+    where the layout is decided, errors of epsilon are small though the picture is far off. Steps
+    whose signal-to-noise ratio lies below 1 / limit count less again, in proportion to it;
+    limit 0 weighs all times alike.
+    """
+    power = alphas_cumprod.detach().cpu().double()
+    if not limit:
+        return torch.ones_like(power).float()
+    ratio = power / (1 - power).clamp_min(1e-12)
+    clean = 1 / ratio.clamp_min(1e-12) if prediction == "epsilon" else 1 - power
+    return (clean * (limit * ratio).clamp(max=1.0)).float()
 
 
 def snr_weight(prediction: str, alphas_cumprod: Tensor, limit: float) -> Tensor:

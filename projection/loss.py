@@ -7,6 +7,7 @@ carried back through the projection (and the image encoder) once at the end.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -14,9 +15,11 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from .batches import Batch
-from .denoiser import Denoiser, add_noise, target
+from .denoiser import Denoiser, Gain, add_noise, target
 from .errors import ImageToPromptError
+from .keep import Kept
 from .parts import CROSS
+from .projector import Projection
 from .prompt import assemble
 from .recipes import Recipe
 from .trainable import Trainable
@@ -31,11 +34,16 @@ class Run(Protocol):
     recipe: Recipe
     tower: VisionTower | None
     null: Tensor
+    loss_weights: Tensor
     chunk: int
 
 
-def gradients(run: Run, batch: Batch) -> tuple[float, dict[str, Tensor]]:
-    """The diffusion loss of a batch, and the gradient of loss + pull for every trained tensor."""
+def gradients(run: Run, batch: Batch, kept: Kept | None = None) -> tuple[float, dict[str, Tensor]]:
+    """The diffusion loss of a batch, and the gradient of everything for every trained tensor.
+
+    Everything: the diffusion loss, the pull, and the kept texts' loss, which the number that
+    is returned leaves out. kept: pairs of the batch's pictures, see `keep`.
+    """
     values = run.trainable.values
     inner = {name: value for name, value in values.items() if name.startswith(CROSS)}
     outer = {name: value for name, value in values.items() if name not in inner}
@@ -44,15 +52,27 @@ def gradients(run: Run, batch: Batch) -> tuple[float, dict[str, Tensor]]:
     wanted = [*inner.values(), *([leaf] if outer else [])]
     sums = [torch.zeros_like(tensor) for tensor in wanted]
     total = 0.0
-    for index in batch.groups(run.chunk):
-        loss = _chunk_loss(run, batch, index, leaf, run.recipe.drop)
+    for loss, share in _pieces(run, batch, kept, leaf):
         found = torch.autograd.grad(loss, wanted, allow_unused=True)  # a dropped prompt is unused
         sums = [s if g is None else s + g for s, g in zip(sums, found, strict=True)]
-        total += float(loss.detach())
+        total += share
     slopes = dict(zip(inner, sums, strict=False))
     if outer:
         slopes |= _carry_back(run, batch, embeddings, sums[-1], outer)
     return total, slopes
+
+
+def _pieces(
+    run: Run, batch: Batch, kept: Kept | None, leaf: Tensor
+) -> Iterator[tuple[Tensor, float]]:
+    """Losses, one graph at a time, and what each adds to the diffusion loss."""
+    for index in batch.groups(run.chunk):
+        loss = _chunk_loss(run, batch, index, leaf, run.recipe.drop)
+        yield loss, float(loss.detach())
+    if kept is not None:
+        for index in kept.batch.groups(run.chunk):
+            loss = kept_loss(run, kept, index, leaf) / len(batch)
+            yield run.recipe.keep_weight * loss, 0.0
 
 
 def _carry_back(
@@ -98,16 +118,39 @@ def _chunk_loss(run: Run, batch: Batch, index: Tensor, embeddings: Tensor, drop:
     kept = (batch.u[index] >= drop)[:, None, None].to(context.device)
     context = torch.where(kept, context, run.null)
     schedule, kind = denoiser.alphas_cumprod, denoiser.prediction
-    deltas = run.trainable.live.cross_attention
     prediction = denoiser.predict(
-        add_noise(schedule, latents, noise, times), times, context,
-        {} if deltas is None else deltas.deltas,
-    )  # fmt: skip
+        add_noise(schedule, latents, noise, times), times, context, _deltas(run.trainable.live)
+    )
     wanted = target(kind, schedule, latents, noise, times)
     if prediction.shape != wanted.shape:
         raise ImageToPromptError(
             f"a model whose prediction has the latents' shape {tuple(wanted.shape)}",
             f"{tuple(prediction.shape)}", "Connect model and VAE of one SD 1.x checkpoint.",
         )  # fmt: skip
+    return _errors(run, prediction, wanted, times).sum() / len(batch)
+
+
+def kept_loss(run: Run, kept: Kept, index: Tensor, embeddings: Tensor) -> Tensor:
+    """Summed errors of the kept pairs `index` (G,) against what the model said at the start."""
+    batch, denoiser, start = kept.batch, run.denoiser, run.trainable.start
+    noise = torch.stack([batch.noise[k] for k in index.tolist()])
+    times = batch.times[index.to(batch.times.device)]
+    noisy = add_noise(denoiser.alphas_cumprod, batch.latents(index), noise, times)
+    with torch.no_grad():
+        plain = start.apply(batch.source.embeds[batch.pictures])
+        before = kept.contexts(plain, index)
+        wanted = denoiser.predict(noisy, times, before, _deltas(start))
+    context = kept.contexts(embeddings, index)
+    prediction = denoiser.predict(noisy, times, context, _deltas(run.trainable.live))
+    return _errors(run, prediction, wanted.float(), times).sum()
+
+
+def _deltas(projection: Projection) -> Mapping[str, Gain]:
+    change = projection.cross_attention
+    return {} if change is None else change.deltas
+
+
+def _errors(run: Run, prediction: Tensor, wanted: Tensor, times: Tensor) -> Tensor:
+    """Weighted mean square errors (G,) of predictions (G, 4, h, w)."""
     errors = (prediction.float() - wanted).square().flatten(1).mean(dim=1)
-    return errors.sum() / len(batch)
+    return errors * run.loss_weights[times.cpu()].to(errors)

@@ -12,6 +12,7 @@ from .denoiser import PREDICTIONS, Denoiser
 from .errors import ImageToPromptError
 from .projector import Projection
 from .recipes import Recipe
+from .texts import Texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,7 @@ def check_run(
     recipe: Recipe,
     held_out: Pictures | None,
     has_tower: bool,
+    texts: Texts | None = None,
 ) -> None:
     """Raise ImageToPromptError unless a recipe can be followed on these."""
     encoder = projection.encoder
@@ -84,6 +86,13 @@ def check_run(
                 "Choose a preset that does not train the image encoder.",
             )  # fmt: skip
     _check_denoiser(denoiser, encoder.text_width)
+    width = encoder.text_width
+    if recipe.keep and (texts is None or texts.states.shape[-1] != width):
+        got = "none" if texts is None else f"states of width {texts.states.shape[-1]}"
+        raise ImageToPromptError(
+            f"texts to keep, as states of width {width}", got,
+            "Give the trainer some encoded captions, or use a recipe that keeps none.",
+        )  # fmt: skip
     if projection.cross_attention is not None:
         check_maps(projection.cross_attention, denoiser.maps)
 

@@ -22,7 +22,11 @@ class Recipe:
     prompts: learnt tokens in each layer of the vision half. pictures: a step's pictures;
     levels: noise levels of each of them. drop: share of conditions replaced by the empty prompt.
     snr_limit: min-SNR's gamma, 0: none; the lower, the more the coarse (layout) counts.
-    pull: weight of 1 - cos(e, closed form). decay: AdamW's.
+    uniform: share of the noise levels drawn evenly instead, for the details. layout: most that a
+    noise level counts by the error of the clean picture it predicts, see `picture_weight`; 0: all
+    alike. pull: weight of 1 - cos(e, closed form). decay: AdamW's.
+    keep: a step's further noisy pictures whose prompt a text edits and whose prediction shall
+    stay what it was, see `keep`; keep_weight: how much each of them counts.
     """
 
     learning_rate: float
@@ -38,14 +42,21 @@ class Recipe:
     snr_limit: float = 0.1
     pull: float = 0.0
     decay: float = 0.0
+    uniform: float = 0.0
+    layout: float = 0.0
+    keep: int = 0
+    keep_weight: float = 1.0
 
 
 TEXT_ONLY = "text least squares"  # no gradient: `fit_from_text`, FitProjection only
+_REFINING = {"levels": 12, "uniform": 0.5, "layout": 30.0, "keep": 4, "keep_weight": 2.0}
 REFINE = MappingProxyType(
     {
-        "cross-attention": Recipe(0.15, cross_attention=1.0),
-        "embedding + cross-attention": Recipe(0.15, embedding=0.1, cross_attention=1.0),
-        "embedding": Recipe(0.2, embedding=1.0),
+        "cross-attention": Recipe(0.4, cross_attention=1.0, **_REFINING),
+        "embedding + cross-attention": Recipe(
+            0.4, embedding=0.1, cross_attention=1.0, **_REFINING
+        ),
+        "embedding": Recipe(0.2, embedding=1.0, **_REFINING),
     }
 )
 # Rates at which a fit does no harm on the miniature. None was found there that gains much without
@@ -66,9 +77,7 @@ FIT = MappingProxyType(
 )  # fmt: skip
 
 
-def recipe(
-    presets: MappingProxyType[str, Recipe], name: str, learning_rate: float = 0.0
-) -> Recipe:
+def recipe(presets: MappingProxyType[str, Recipe], name: str, learning_rate: float = 0.0) -> Recipe:
     """The preset of this name from REFINE or FIT; a learning rate of 0 leaves its own.
 
     Raises ImageToPromptError for a name that is not there, or a rate that is not one.

@@ -21,15 +21,19 @@ from torch import Tensor
 from .adam import Adam
 from .batches import Batch, batch_of, generator_of, held_out_batches, picks
 from .cross_attention import check_maps
-from .denoiser import Denoiser, snr_weight
+from .denoiser import Denoiser, picture_weight, time_density
 from .errors import ImageToPromptError
+from .keep import Kept, kept_of
 from .keys import keys_of
 from .loss import gradients, loss_of
 from .pictures import Pictures, check_run
 from .projector import Projection
 from .recipes import Recipe
+from .texts import Texts
 from .trainable import Trainable
 from .vision import VisionTower, check_tower
+
+_KEPT = 3 << 40  # a stream of randomness of its own, far from any step's number
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Trainer:
     half, only where the recipe trains deep prompts. held_out: a few pictures that are only
     looked at, to choose the best state. chunk: how many noisy pictures the model sees at a time,
     0: a whole step's; fewer need less memory and give the same up to rounding. planned: number
-    of steps over which the rate falls to a tenth; 0: it stays.
+    of steps over which the rate falls to a tenth; 0: it stays. texts: whose say is kept, where
+    the recipe keeps some.
     Works inside inference mode. Raises ImageToPromptError before any work if something does
     not fit.
     """
@@ -69,20 +74,25 @@ class Trainer:
         tower: VisionTower | None = None,
         chunk: int = 0,
         planned: int = 0,
+        texts: Texts | None = None,
     ) -> None:
-        check_run(denoiser, projection, pictures, null, recipe, held_out, tower is not None)
+        check_run(denoiser, projection, pictures, null, recipe, held_out, tower is not None, texts)
         self.denoiser, self.recipe, self.seed, self.tower = denoiser, recipe, seed, tower
         self.chunk, self.planned = chunk, planned
         with torch.inference_mode(False):
             self.pictures = pictures.owned()
             self.held_out = None if held_out is None else held_out.owned()
-            self.time_weights = snr_weight(
-                denoiser.prediction, denoiser.alphas_cumprod, recipe.snr_limit
-            )
-            self.null = null.detach().float().to(pictures.embeds.device, copy=True)
+            device = pictures.embeds.device
+            self.texts = None if texts is None else texts.owned(device)
+            kind, schedule = denoiser.prediction, denoiser.alphas_cumprod
+            self.density = time_density(kind, schedule, recipe.snr_limit, recipe.uniform)
+            weights = picture_weight(kind, schedule, recipe.layout)
+            # Scaled to a mean of 1 over a run, so that the loss is read as ever.
+            self.loss_weights = weights / (weights * self.density).sum()
+            self.null = null.detach().float().to(device, copy=True)
             self.trainable = Trainable(
                 projection, recipe, denoiser.maps, self._keys(projection), tower,
-                generator_of(seed, -1), pictures.embeds.device,
+                generator_of(seed, -1), device,
             )  # fmt: skip
             self.adam = Adam(self.trainable.values)
         self.losses: list[float] = []
@@ -117,13 +127,13 @@ class Trainer:
         return min((loss for _, loss in self.held_out_losses), default=None)
 
     def step(self) -> float:
-        """One step of the optimiser; returns the loss, diffusion loss only.
+        """One step of the optimiser; returns the loss, diffusion loss of the pictures only.
 
         Raises ImageToPromptError if the loss is not finite; the values are then those of the
         step before.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            loss, slopes = gradients(self, self._batch())
+            loss, slopes = gradients(self, self._batch(), self._kept())
             fine = loss == loss and all(bool(s.isfinite().all()) for s in slopes.values())
             if not fine:
                 raise ImageToPromptError(
@@ -136,8 +146,18 @@ class Trainer:
 
     def _batch(self) -> Batch:
         generator = generator_of(self.seed, self.steps_done)
-        chosen = picks(len(self.pictures), self.recipe.pictures, self.steps_done, self.seed)
-        return batch_of(self.pictures, chosen, self.recipe.levels, self.time_weights, generator)
+        return batch_of(self.pictures, self._chosen(), self.recipe.levels, self.density, generator)
+
+    def _chosen(self) -> list[int]:
+        return picks(len(self.pictures), self.recipe.pictures, self.steps_done, self.seed)
+
+    def _kept(self) -> Kept | None:
+        if not self.recipe.keep or self.texts is None:
+            return None
+        generator = generator_of(self.seed, _KEPT + self.steps_done)
+        return kept_of(
+            self.pictures, self._chosen(), self.recipe.keep, self.density, self.texts, generator
+        )
 
     def _rates(self) -> dict[str, float]:
         if not self.planned:
@@ -152,7 +172,7 @@ class Trainer:
         """
         if self.held_out is None:
             raise ImageToPromptError("held-out pictures", "none", "Hold out at least one.")
-        batches = held_out_batches(self.held_out, self.time_weights, self.seed)
+        batches = held_out_batches(self.held_out, self.density, self.seed)
         with torch.inference_mode(False), torch.no_grad():
             losses = [loss_of(self, batch) for batch in batches]
             loss = float(torch.stack(losses).mean())

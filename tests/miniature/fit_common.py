@@ -14,6 +14,7 @@ from image_to_prompt.projection import (
     Encoder,
     Pictures,
     Projection,
+    Texts,
     TransformersTower,
     assemble,
     decompose,
@@ -27,7 +28,7 @@ from .rows import NORM
 from .sampling import Miniature
 from .scores import mean, share
 from .train_unet import schedule
-from .world import Scenes
+from .world import COLOURS, SHAPES, Scenes
 
 WEIGHTS = (0.6, 1.2)  # of the text in edits: the default, and a strong one
 
@@ -51,6 +52,12 @@ class Bench:
             inverse.cutoff, inverse.kept, NORM,
         )  # fmt: skip
         return cls(mini, DiffusersDenoiser(mini.unet, schedule()), closed, mini.states([""])[0])
+
+    def texts(self) -> Texts:
+        """What edits say in this world, "a red circle" and the like: whose say is kept."""
+        phrases = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+        states, ends = self.mini.states(phrases)
+        return Texts(states, tuple(ends.tolist()))
 
     @property
     def tower(self) -> TransformersTower:

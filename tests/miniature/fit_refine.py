@@ -41,8 +41,9 @@ Found = dict[str, Tensor]
 def refined(bench: Bench, seen: Pictures, settings: Recipe, steps: int, seed: int = 0):
     """The projection after `steps` on these pictures."""
     trainer = Trainer(
-        bench.denoiser, bench.closed, seen, bench.null, settings, seed, planned=steps
-    )
+        bench.denoiser, bench.closed, seen, bench.null, settings, seed, planned=steps,
+        texts=bench.texts(),
+    )  # fmt: skip
     for _ in refine(trainer, steps):
         pass
     return trainer.result()

@@ -17,6 +17,7 @@ from image_to_prompt.projection import (
     LowRank,
     Recipe,
     Residual,
+    Texts,
     Trainer,
     fit,
     load_checkpoint,
@@ -200,6 +201,9 @@ def test_a_refined_projection_for_sd15_has_at_most_10_megabytes(name, tmp_path):
     weight = builders.text_projection(768)
     plain = type(builders.small_projection()).from_text_projection(weight)
     seen = type(toys.pictures())((torch.zeros(4, 2, 2),), torch.ones(1, 768))
-    run = Trainer(denoiser, plain, seen, torch.ones(1, 77, 768), recipe(REFINE, name), 0)
+    run = Trainer(
+        denoiser, plain, seen, torch.ones(1, 77, 768), recipe(REFINE, name), 0,
+        texts=Texts(torch.ones(1, 77, 768), (3,)),
+    )  # fmt: skip
     save_projection(run.result(), tmp_path / "p")
     assert 2.3e6 < (tmp_path / "p").stat().st_size <= 10e6

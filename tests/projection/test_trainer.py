@@ -41,7 +41,7 @@ def with_vision(settings, **more):
     seen = replace(toys.pictures(), pixels=toys.pixels())
     return Trainer(
         toys.ToyDenoiser(), builders.small_projection(), seen, toys.null(), settings, 0,
-        tower=tower, **more,
+        tower=tower, texts=toys.texts(), **more,
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_every_preset_learns_a_batch_by_heart(kind, name):
     run = with_vision((REFINE if kind == "refine" else FIT)[name])
     held = Trainer(
         run.denoiser, builders.small_projection(), run.pictures, toys.null(), run.recipe, 0,
-        held_out=run.pictures, tower=run.tower,
+        held_out=run.pictures, tower=run.tower, texts=toys.texts(),
     )  # fmt: skip
     before = held.validate()
     list(refine(held, 40))

@@ -175,7 +175,9 @@ def test_noise_levels_are_drawn_as_often_as_they_count():
 def test_the_trainer_draws_by_its_min_snr_weights():
     trainer = run()
     schedule = trainer.denoiser.alphas_cumprod
-    assert torch.equal(trainer.time_weights, snr_weight("epsilon", schedule, 5.0))
+    weights = snr_weight("epsilon", schedule, 5.0)
+    assert torch.allclose(trainer.density, weights / weights.sum())
+    assert torch.allclose(trainer.loss_weights, torch.ones(1000))
 
 
 def test_streams_of_randomness_are_apart():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from image_to_prompt.projection import Pictures
+from image_to_prompt.projection import Pictures, Texts
 from image_to_prompt.tests.fixtures import builders
 
 WIDTH = 32  # of text states and joint space, as `builders.small_projection`
@@ -86,3 +86,9 @@ def tiny_clip():
 
 def pixels(count: int = 3) -> torch.Tensor:
     return builders.normal(count, 3, 28, 28, seed=90)
+
+
+def texts(count: int = 5, seed: int = 90) -> Texts:
+    """Random text states of `count` texts, ends at different places."""
+    eos = tuple(1 + place % 7 for place in range(count))
+    return Texts(builders.normal(count, 77, WIDTH, seed=seed), eos)
