@@ -103,7 +103,7 @@ def run_fingerprint(trainer: Trainer) -> str:
     tensors = [trainer.null, trainer.denoiser.alphas_cumprod, start.matrix, start.bias]
     tensors += trained_tensors(start).values()
     tensors.append(None if trainer.texts is None else trainer.texts.states)
-    for pictures in (trainer.pictures, trainer.held_out):
+    for pictures in (trainer.pictures, trainer.held_out, trainer.prior):
         if pictures is not None:
             tensors += [*pictures.latents, pictures.embeds, pictures.pixels]
     for tensor in tensors:

@@ -1,31 +1,45 @@
-"""What training must not change: what the model makes of the picture's prompt edited by texts.
+"""What training must not change: predictions that are to stay what they were.
 
-    wanted = the prediction as it was for [SOS, words, e0 + a T, ...] at some noisy picture
-    loss   = the error of the prediction as training stands, for the same text and noise
+    wanted = the prediction as it was, under some prompt at some noisy picture
+    loss   = the error of the prediction as training stands, for the same prompt and noise
 
-Without it a picture that is trained on drowns out the text: the same slots carry both. Prior
-preservation (Ruiz et al. 2023) keeps a class of pictures so; this keeps the texts' say (ours).
+Texts: the picture's own prompt edited by texts, [SOS, words, e + a T, ...]. Without them a picture
+that is trained on drowns out the text, for the same slots carry both.
+Pictures: others, under their own prompts. Without them everything begins to look like what is
+trained on. Prior preservation (Ruiz et al. 2023) asks the model to draw such pictures; here it
+is only asked to say what it said, so that they need not be its own (ours).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .batches import Batch, batch_of
 from .pictures import Pictures
-from .prompt import edit
+from .prompt import assemble, edit
 from .texts import Texts
 
 # Text weights that are drawn from, around the paper's 0.6.
 LIGHTEST, STRONGEST = 0.4, 1.3
 
 
+class Kept(Protocol):
+    """Pairs of a picture and a noise level, and the prompt that each one has."""
+
+    batch: Batch
+
+    def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
+        """Prompts (G, 77, D) of the pairs `index` (G,), for the pictures' embeddings (B, D)."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """K pairs of a picture and a noise level, and the text that edits each one's prompt.
+class KeptTexts:
+    """K pairs of which each has its picture's prompt, edited by a text.
 
     batch: the pairs; which: (K,) indices into texts; weights: (K,) text weights.
     """
@@ -36,7 +50,7 @@ class Kept:
     weights: Tensor
 
     def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
-        """Edited prompts (G, 77, D) of the pairs `index` (G,), for embeddings (B, D)."""
+        """See `Kept.contexts`."""
         rows = []
         for pair in index.tolist():
             text, owner = int(self.which[pair]), int(self.batch.owner[pair])
@@ -46,14 +60,26 @@ class Kept:
         return torch.cat(rows)
 
 
-def kept_of(
+@dataclass(frozen=True, eq=False)
+class KeptPictures:
+    """K pairs of which each has its picture's own prompt. sos: (D,), the SOS state."""
+
+    batch: Batch
+    sos: Tensor
+
+    def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
+        """See `Kept.contexts`."""
+        return assemble(self.sos, embeddings[self.batch.owner[index].to(embeddings.device)])
+
+
+def kept_texts(
     source: Pictures,
     chosen: list[int],
     count: int,
     density: Tensor,
     texts: Texts,
     generator: torch.Generator,
-) -> Kept:
+) -> KeptTexts:
     """`count` pairs of the chosen pictures in turn, each with a random text and text weight.
 
     Noise levels are drawn as `batch_of` does, from the same density.
@@ -64,4 +90,12 @@ def kept_of(
     batch = Batch(source, chosen, torch.tensor(turns), drawn.times, drawn.noise, drawn.u)
     which = torch.randint(len(texts.eos), (count,), generator=generator)
     weights = LIGHTEST + (STRONGEST - LIGHTEST) * torch.rand(count, generator=generator)
-    return Kept(batch, texts, which, weights)
+    return KeptTexts(batch, texts, which, weights)
+
+
+def kept_pictures(
+    prior: Pictures, count: int, density: Tensor, sos: Tensor, generator: torch.Generator
+) -> KeptPictures:
+    """`count` random ones of the pictures `prior`, at one noise level each."""
+    chosen = torch.randint(len(prior), (count,), generator=generator).tolist()
+    return KeptPictures(batch_of(prior, chosen, 1, density, generator), sos)

@@ -8,6 +8,7 @@ carried back through the projection (and the image encoder) once at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn.functional import cosine_similarity
 from .batches import Batch
 from .denoiser import Denoiser, Gain, add_noise, target
 from .errors import ImageToPromptError
-from .keep import Kept
+from .keep import Kept, KeptPictures, KeptTexts
 from .parts import CROSS
 from .projector import Projection
 from .prompt import assemble
@@ -38,51 +39,70 @@ class Run(Protocol):
     chunk: int
 
 
-def gradients(run: Run, batch: Batch, kept: Kept | None = None) -> tuple[float, dict[str, Tensor]]:
+@dataclass(frozen=True, eq=False)
+class Keeping:
+    """What a step is to leave as it was: texts and other pictures, either or both."""
+
+    texts: KeptTexts | None = None
+    pictures: KeptPictures | None = None
+
+
+def gradients(
+    run: Run, batch: Batch, keeping: Keeping | None = None
+) -> tuple[float, dict[str, Tensor]]:
     """The diffusion loss of a batch, and the gradient of everything for every trained tensor.
 
-    Everything: the diffusion loss, the pull, and the kept texts' loss, which the number that
-    is returned leaves out. kept: pairs of the batch's pictures, see `keep`.
+    Everything: the diffusion loss, the pull, and the losses of what is kept, which the number
+    that is returned leaves out. The texts edit the batch's own pictures.
     """
+    keeping = keeping or Keeping()
     values = run.trainable.values
     inner = {name: value for name, value in values.items() if name.startswith(CROSS)}
     outer = {name: value for name, value in values.items() if name not in inner}
-    embeddings = embeddings_of(run, batch)
-    leaf = embeddings.detach().requires_grad_(bool(outer))
-    wanted = [*inner.values(), *([leaf] if outer else [])]
+    embeddings = [embeddings_of(run, batch)]
+    if keeping.pictures is not None:
+        embeddings.append(embeddings_of(run, keeping.pictures.batch))
+    leaves = [part.detach().requires_grad_(bool(outer)) for part in embeddings]
+    wanted = [*inner.values(), *(leaves if outer else [])]
     sums = [torch.zeros_like(tensor) for tensor in wanted]
     total = 0.0
-    for loss, share in _pieces(run, batch, kept, leaf):
+    for loss, share in _pieces(run, batch, keeping, leaves):
         found = torch.autograd.grad(loss, wanted, allow_unused=True)  # a dropped prompt is unused
         sums = [s if g is None else s + g for s, g in zip(sums, found, strict=True)]
         total += share
     slopes = dict(zip(inner, sums, strict=False))
     if outer:
-        slopes |= _carry_back(run, batch, embeddings, sums[-1], outer)
+        slopes |= _carry_back(run, batch, embeddings, sums[len(inner) :], outer)
     return total, slopes
 
 
 def _pieces(
-    run: Run, batch: Batch, kept: Kept | None, leaf: Tensor
+    run: Run, batch: Batch, keeping: Keeping, leaves: list[Tensor]
 ) -> Iterator[tuple[Tensor, float]]:
     """Losses, one graph at a time, and what each adds to the diffusion loss."""
     for index in batch.groups(run.chunk):
-        loss = _chunk_loss(run, batch, index, leaf, run.recipe.drop)
+        loss = _chunk_loss(run, batch, index, leaves[0], run.recipe.drop)
         yield loss, float(loss.detach())
-    if kept is not None:
-        for index in kept.batch.groups(run.chunk):
-            loss = kept_loss(run, kept, index, leaf) / len(batch)
-            yield run.recipe.keep_weight * loss, 0.0
+    parts = (
+        (keeping.texts, run.recipe.keep_weight, leaves[0]),
+        (keeping.pictures, run.recipe.prior_weight, leaves[-1]),
+    )
+    for kept, weight, leaf in parts:
+        for index in kept.batch.groups(run.chunk) if kept is not None else ():
+            yield weight / len(batch) * kept_loss(run, kept, index, leaf), 0.0
 
 
 def _carry_back(
-    run: Run, batch: Batch, embeddings: Tensor, slope: Tensor, outer: dict[str, Tensor]
+    run: Run, batch: Batch, embeddings: list[Tensor], slopes: list[Tensor], outer: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Gradients of what makes the embeddings (B, D), given the loss's slope (B, D) at them."""
-    surrogate = (embeddings * slope).sum()
+    """Gradients of what makes embeddings (B, D), given the loss's slopes (B, D) at them.
+
+    The first ones are the batch's, which the pull is about.
+    """
+    surrogate = sum((e * slope).sum() for e, slope in zip(embeddings, slopes, strict=True))
     if run.recipe.pull:
         plain = run.trainable.start.apply(batch.source.embeds[batch.pictures])
-        away = 1 - cosine_similarity(embeddings, plain, dim=-1)
+        away = 1 - cosine_similarity(embeddings[0], plain, dim=-1)
         surrogate = surrogate + run.recipe.pull * away.mean()
     found = torch.autograd.grad(surrogate, list(outer.values()), allow_unused=True)
     return {

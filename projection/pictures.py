@@ -63,7 +63,7 @@ def check_run(
     pictures: Pictures,
     null: Tensor,
     recipe: Recipe,
-    held_out: Pictures | None,
+    others: tuple[Pictures | None, ...],
     has_tower: bool,
     texts: Texts | None = None,
 ) -> None:
@@ -74,7 +74,7 @@ def check_run(
             f"an empty prompt of shape (1, 77, {encoder.text_width})", f"{tuple(null.shape)}",
             "Connect the CLIP of an SD 1.x checkpoint (socket clip).",
         )  # fmt: skip
-    for some in (pictures, held_out):
+    for some in (pictures, *others):
         if some is not None and some.embeds.shape[1] != encoder.joint_width:
             raise ImageToPromptError(
                 f"image embeddings of width {encoder.joint_width}", f"{some.embeds.shape[1]}",

@@ -26,7 +26,8 @@ class Recipe:
     noise level counts by the error of the clean picture it predicts, see `picture_weight`; 0: all
     alike. pull: weight of 1 - cos(e, closed form). decay: AdamW's.
     keep: a step's further noisy pictures whose prompt a text edits and whose prediction shall
-    stay what it was, see `keep`; keep_weight: how much each of them counts.
+    stay what it was, see `keep`; keep_weight: how much each of them counts. prior, prior_weight:
+    the same for pictures that are given to stay what they were, where there are some.
     """
 
     learning_rate: float
@@ -46,17 +47,20 @@ class Recipe:
     layout: float = 0.0
     keep: int = 0
     keep_weight: float = 1.0
+    prior: int = 0
+    prior_weight: float = 1.0
 
 
 TEXT_ONLY = "text least squares"  # no gradient: `fit_from_text`, FitProjection only
-_REFINING = {"levels": 12, "uniform": 0.5, "layout": 30.0, "keep": 4, "keep_weight": 2.0}
+_REFINING = {"uniform": 0.5, "layout": 30.0}
+_KEEPING = {"levels": 12, "keep": 4, "keep_weight": 2.5, **_REFINING}
 REFINE = MappingProxyType(
     {
-        "cross-attention": Recipe(0.4, cross_attention=1.0, **_REFINING),
-        "embedding + cross-attention": Recipe(
-            0.4, embedding=0.1, cross_attention=1.0, **_REFINING
-        ),
-        "embedding": Recipe(0.2, embedding=1.0, **_REFINING),
+        "cross-attention": Recipe(0.3, cross_attention=1.0, **_KEEPING),
+        "embedding + cross-attention": Recipe(0.3, embedding=0.2, cross_attention=1.0, **_KEEPING),
+        "embedding": Recipe(0.2, embedding=1.0, **_KEEPING),
+        # Follows the picture closest; text hardly has a say afterwards.
+        "cross-attention, closest": Recipe(0.4, cross_attention=1.0, uniform=0.3, layout=30.0),
     }
 )
 # Rates at which a fit does no harm on the miniature. None was found there that gains much without

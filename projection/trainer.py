@@ -23,9 +23,9 @@ from .batches import Batch, batch_of, generator_of, held_out_batches, picks
 from .cross_attention import check_maps
 from .denoiser import Denoiser, picture_weight, time_density
 from .errors import ImageToPromptError
-from .keep import Kept, kept_of
+from .keep import kept_pictures, kept_texts
 from .keys import keys_of
-from .loss import gradients, loss_of
+from .loss import Keeping, gradients, loss_of
 from .pictures import Pictures, check_run
 from .projector import Projection
 from .recipes import Recipe
@@ -57,7 +57,8 @@ class Trainer:
     looked at, to choose the best state. chunk: how many noisy pictures the model sees at a time,
     0: a whole step's; fewer need less memory and give the same up to rounding. planned: number
     of steps over which the rate falls to a tenth; 0: it stays. texts: whose say is kept, where
-    the recipe keeps some.
+    the recipe keeps some. prior: pictures of other kinds that are to stay as they are drawn,
+    where the recipe has some; none: nothing is done about them.
     Works inside inference mode. Raises ImageToPromptError before any work if something does
     not fit.
     """
@@ -75,13 +76,16 @@ class Trainer:
         chunk: int = 0,
         planned: int = 0,
         texts: Texts | None = None,
+        prior: Pictures | None = None,
     ) -> None:
-        check_run(denoiser, projection, pictures, null, recipe, held_out, tower is not None, texts)
+        others = (held_out, prior)
+        check_run(denoiser, projection, pictures, null, recipe, others, tower is not None, texts)
         self.denoiser, self.recipe, self.seed, self.tower = denoiser, recipe, seed, tower
         self.chunk, self.planned = chunk, planned
         with torch.inference_mode(False):
             self.pictures = pictures.owned()
             self.held_out = None if held_out is None else held_out.owned()
+            self.prior = None if prior is None else prior.owned()
             device = pictures.embeds.device
             self.texts = None if texts is None else texts.owned(device)
             kind, schedule = denoiser.prediction, denoiser.alphas_cumprod
@@ -133,7 +137,7 @@ class Trainer:
         step before.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            loss, slopes = gradients(self, self._batch(), self._kept())
+            loss, slopes = gradients(self, self._batch(), self._keeping())
             fine = loss == loss and all(bool(s.isfinite().all()) for s in slopes.values())
             if not fine:
                 raise ImageToPromptError(
@@ -151,13 +155,17 @@ class Trainer:
     def _chosen(self) -> list[int]:
         return picks(len(self.pictures), self.recipe.pictures, self.steps_done, self.seed)
 
-    def _kept(self) -> Kept | None:
-        if not self.recipe.keep or self.texts is None:
-            return None
+    def _keeping(self) -> Keeping:
         generator = generator_of(self.seed, _KEPT + self.steps_done)
-        return kept_of(
-            self.pictures, self._chosen(), self.recipe.keep, self.density, self.texts, generator
-        )
+        recipe, texts, pictures = self.recipe, None, None
+        if recipe.keep and self.texts is not None:
+            texts = kept_texts(
+                self.pictures, self._chosen(), recipe.keep, self.density, self.texts, generator
+            )
+        if recipe.prior and self.prior is not None:
+            sos = self.null[0, 0]
+            pictures = kept_pictures(self.prior, recipe.prior, self.density, sos, generator)
+        return Keeping(texts, pictures)
 
     def _rates(self) -> dict[str, float]:
         if not self.planned:

@@ -21,7 +21,7 @@ from pathlib import Path
 import bench_in_host
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SIDE, BATCH = 16, 4  # of latents; noisy pictures in a step
+SIDE, BATCH = 16, 16  # of latents; noisy pictures in a step
 OURS, THEIRS = "ours", "the host's"
 
 

@@ -16,7 +16,7 @@ from image_to_prompt.projection.denoiser import (
     target,
     time_density,
 )
-from image_to_prompt.projection.loss import gradients, kept_loss
+from image_to_prompt.projection.loss import Keeping, gradients, kept_loss
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection import toys
 
@@ -60,7 +60,7 @@ def written_out(run, kept):
 
 def test_at_the_start_there_is_nothing_to_keep_bit_for_bit():
     run = trainer()
-    kept = run._kept()
+    kept = run._keeping().texts
     embeddings = run.trainable.live.apply(run.pictures.embeds[kept.batch.pictures])
     assert float(kept_loss(run, kept, torch.arange(3), embeddings).detach()) == 0.0
 
@@ -68,9 +68,9 @@ def test_at_the_start_there_is_nothing_to_keep_bit_for_bit():
 @pytest.mark.parametrize("chunk", [0, 2])
 def test_its_gradient_is_that_of_the_definition(chunk):
     run = moved(trainer(chunk=chunk))
-    batch, kept = run._batch(), run._kept()
+    batch, kept = run._batch(), run._keeping().texts
     assert len(kept.batch) == 3 and len(batch) == 4
-    loss, slopes = gradients(run, batch, kept)
+    loss, slopes = gradients(run, batch, Keeping(kept))
     alone, before = gradients(run, batch)
     assert loss == alone
     values = {n: v for n, v in run.trainable.values.items() if n.endswith(".up")}
@@ -82,7 +82,7 @@ def test_its_gradient_is_that_of_the_definition(chunk):
 
 def test_texts_keep_more_of_their_say():
     kept, plain = trainer(), trainer(replace(SETTINGS, keep=0))
-    pairs = kept._kept()
+    pairs = kept._keeping().texts
     lost = []
     for run in (kept, plain):
         list(refine(run, 30))
@@ -95,15 +95,15 @@ def test_the_pictures_see_the_same_noise_with_and_without_texts():
     a, b = (run._batch() for run in runs)
     assert torch.equal(a.times, b.times)
     assert all(torch.equal(x, y) for x, y in zip(a.noise, b.noise, strict=True))
-    assert runs[1]._kept() is None
+    assert runs[1]._keeping().texts is None
 
 
 def test_every_step_draws_other_texts_and_a_seed_the_same_ones():
     run = trainer()
-    first = run._kept()
-    assert torch.equal(first.weights, trainer()._kept().weights)
+    first = run._keeping().texts
+    assert torch.equal(first.weights, trainer()._keeping().texts.weights)
     run.step()
-    assert not torch.equal(first.weights, run._kept().weights)
+    assert not torch.equal(first.weights, run._keeping().texts.weights)
     assert float(first.weights.min()) >= 0.4 and float(first.weights.max()) <= 1.3
 
 
@@ -112,7 +112,7 @@ def test_a_start_with_changes_of_its_own_is_what_is_kept():
     run = Trainer(
         toys.ToyDenoiser(), first, toys.pictures(2), toys.null(), SETTINGS, 0, texts=toys.texts()
     )
-    kept = run._kept()
+    kept = run._keeping().texts
     embeddings = run.trainable.live.apply(run.pictures.embeds[kept.batch.pictures])
     assert float(kept_loss(run, kept, torch.arange(3), embeddings).detach()) == 0.0
 
