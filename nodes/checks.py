@@ -70,7 +70,7 @@ def writing(prefix: str) -> Iterator[None]:
         ) from error
 
 
-def rgb(image: object, crop: str) -> Tensor:
+def rgb(image: object, crop: str, socket: str = "image") -> Tensor:
     """Pictures as (B, H, W, 3) float32 from an IMAGE of 1, 3 or 4 channels.
 
     Grey is repeated, an alpha channel is dropped, as core nodes do. Raises ImageToPromptError
@@ -79,18 +79,19 @@ def rgb(image: object, crop: str) -> Tensor:
     got = f"{tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
     shape = image.shape if isinstance(image, Tensor) else ()
     if len(shape) != 4 or 0 in shape or shape[-1] not in (1, 3, 4):
-        _refuse_image("a picture or batch of shape (B, H, W, 1, 3 or 4)", got)
+        _refuse_image("a picture or batch of shape (B, H, W, 1, 3 or 4)", got, socket)
     pictures = image.float()
     if not torch.isfinite(pictures).all():
-        _refuse_image("finite pixels", "NaN or infinite ones")
+        _refuse_image("finite pixels", "NaN or infinite ones", socket)
     height, width = shape[1:3]
     if crop == "center" and max(height, width) > _MAX_ASPECT * min(height, width):
-        _refuse_image(f"sides within 1:{_MAX_ASPECT} for crop 'center'", f"{width}x{height}")
+        sides = f"sides within 1:{_MAX_ASPECT} for crop 'center'"
+        _refuse_image(sides, f"{width}x{height}", socket)
     return pictures.expand(-1, -1, -1, 3) if shape[-1] == 1 else pictures[..., :3]
 
 
-def _refuse_image(expected: str, got: str) -> None:
-    raise ImageToPromptError(expected, got, "Correct what is connected to socket image.")
+def _refuse_image(expected: str, got: str, socket: str) -> None:
+    raise ImageToPromptError(expected, got, f"Correct what is connected to socket {socket}.")
 
 
 def parse_weights(text: str) -> list[float] | None:

@@ -74,13 +74,23 @@ class FitProjection(io.ComfyNode):
                 *training_inputs.settings(PRESETS, next(iter(FIT)), _PRESET),
                 *_stopping(),
                 *training_inputs.options(every=50),
+                io.Image.Input(
+                    "regularization_image",
+                    optional=True,
+                    tooltip=(
+                        "Pictures of other kinds, about as many, which are to stay as they are "
+                        "drawn. Without them other pictures begin to look like the domain."
+                    ),
+                ),
             ],
             outputs=training_inputs.results(),
         )
 
     @classmethod
     def execute(cls, image: Sequence[Tensor], **lists: list[Any]) -> io.NodeOutput:
-        return _fit(image, **{name: values[0] for name, values in lists.items()})
+        others = lists.pop("regularization_image", None) or []
+        settings = {name: values[0] for name, values in lists.items()}
+        return _fit(image, regularization_image=others, **settings)
 
 
 def _stopping() -> list[io.Input]:
@@ -125,6 +135,7 @@ def _fit(
     size: int = 512,
     memory: str = "automatic",
     preview_every: int = 50,
+    regularization_image: Sequence[Tensor] = (),
 ) -> io.NodeOutput:
     check_choice(preset, PRESETS, "preset")
     check_choice(crop, CROPS, "crop")
@@ -132,6 +143,7 @@ def _fit(
     rate = check_number(learning_rate, "learning_rate")
     chosen = Recipe(0.0) if preset == TEXT_ONLY else recipe(FIT, preset, rate)
     singles = _enough(single_pictures(image, crop))
+    others = _others(regularization_image, crop)
     models = Models(model, vae, clip, clip_vision, projection, memory)
     if preset == TEXT_ONLY:
         return _from_text(models, singles, crop)
@@ -139,9 +151,11 @@ def _fit(
     size = check_count(size, "size", 64)
     pictures = pictures_of(models, seen, chosen, crop, size)
     judged = pictures_of(models, unseen, chosen, crop, size) if unseen else None
+    prior = pictures_of(models, others, chosen, crop, size) if others else None
     total = epochs * -(-len(seen) // chosen.pictures)
-    trainer = trainer_of(models, pictures, chosen, seed, total, judged)
-    name = run_name(models, singles, preset, rate, seed, epochs, held_out, crop, size)
+    trainer = trainer_of(models, pictures, chosen, seed, total, judged, prior)
+    settings = (len(others), preset, rate, seed, epochs, held_out, crop, size)
+    name = run_name(models, [*singles, *others], *settings)
     with Unfinished(trainer, name) as unfinished:
         progress = unfinished.keeping(fit(trainer, epochs, patience))
         run(models, trainer, pictures, progress, total, preview_every)
@@ -156,6 +170,11 @@ def _enough(singles: list[Tensor]) -> list[Tensor]:
             "Use Online Refine for a single picture, or connect more (socket image).",
         )
     return singles
+
+
+def _others(image: Sequence[Tensor], crop: str) -> list[Tensor]:
+    """Pictures that are to stay as they are drawn; none is fine."""
+    return single_pictures(image, crop, "regularization_image") if image else []
 
 
 def _split(singles: list[Tensor], share: float, seed: int) -> tuple[list[Tensor], list[Tensor]]:

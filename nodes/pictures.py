@@ -16,27 +16,27 @@ _ASPECT = 8  # beyond it hardly anything is left of the middle square that CLIP 
 _STEP, _SMALL_STEP, _SMALL = 64, 8, 256
 
 
-def single_pictures(images: Sequence[object], crop: str) -> list[Tensor]:
+def single_pictures(images: Sequence[object], crop: str, socket: str = "image") -> list[Tensor]:
     """Pictures (1, H, W, 3) float32, one by one, of batches whose sizes may differ.
 
     Raises ImageToPromptError for no pictures, or any that is too small, large or elongated.
     """
     if not images:
-        raise ImageToPromptError("pictures", "none", "Connect pictures (socket image).")
-    batches = [rgb(image, crop) for image in images]
+        raise ImageToPromptError("pictures", "none", f"Connect pictures (socket {socket}).")
+    batches = [rgb(image, crop, socket) for image in images]
     for batch in batches:
-        _check_size(*batch.shape[1:3])
+        _check_size(*batch.shape[1:3], socket)
     return [picture[None] for batch in batches for picture in batch]
 
 
-def _check_size(height: int, width: int) -> None:
+def _check_size(height: int, width: int, socket: str) -> None:
     short, long = sorted((height, width))
     if short >= _SMALLEST and long <= _LARGEST and long <= _ASPECT * short:
         return
     raise ImageToPromptError(
         f"pictures with sides from {_SMALLEST} to {_LARGEST} pixels, within 1:{_ASPECT}",
         f"one of {width}x{height}",
-        "Leave it out, scale or crop it (socket image).",
+        f"Leave it out, scale or crop it (socket {socket}).",
     )
 
 

@@ -112,12 +112,14 @@ def trainer_of(
     seed: int,
     planned: int,
     held_out: Pictures | None = None,
+    prior: Pictures | None = None,
 ) -> Trainer:
     """A trainer of the user's models, before its first of the planned steps."""
     tower = HostTower(models.clip_vision, models.denoiser.device) if recipe.vision else None
     return Trainer(
         models.denoiser, models.projection, pictures, models.null_prompt(), recipe, seed,
         held_out, tower, models.chunk(pictures), planned, models.texts() if recipe.keep else None,
+        prior,
     )  # fmt: skip
 
 

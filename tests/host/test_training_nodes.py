@@ -5,10 +5,12 @@ Random weights: wiring and laws only, nothing about pictures.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from image_to_prompt.projection import TEXT_ONLY, ImageToPromptError, load_projection
+from image_to_prompt.projection import TEXT_ONLY, ImageToPromptError, load_projection, phrases
 from image_to_prompt.tests.host.training_tools import (
     PRESET,
     QUICK,
@@ -188,3 +190,35 @@ def test_previews_are_shown_where_the_user_wants_them(tools, monkeypatch):
     assert [bool(preview) for *_, preview in seen] == [False, False, True]
     assert seen[-1][2][1].size == (8, 8)
     assert torch.equal(tools.embed(quiet[1]), tools.embed(shown[1]))
+
+
+def test_texts_that_are_kept_are_encoded_as_core_encodes_them(tools, host):
+    from image_to_prompt.nodes.training import Models
+
+    given = tools.sockets()
+    given.pop("image")
+    texts = Models(**given).texts()
+    assert texts.states.shape == (64, 77, 768) and texts.states.dtype == torch.float32
+    phrase = phrases(64)[7]
+    with torch.inference_mode():
+        encoded = tools.clip.encode_from_tokens_scheduled(tools.clip.tokenize(phrase))[0][0]
+    assert torch.allclose(texts.states[7], encoded[0].float(), atol=1e-4)
+    end = texts.eos[7]
+    assert not torch.allclose(encoded[0, end - 1], encoded[0, end])
+
+
+def test_kept_texts_and_pictures_change_what_is_learnt(tools, host, monkeypatch):
+    kept = replace(QUICK, keep=1, prior=1)
+    plain = tools.fit()[1]
+    presets = {PRESET: kept}
+    monkeypatch.setattr(host.nodes.fit, "FIT", presets)
+    others = [torch.rand(1, 64, 72, 3, generator=generator(9))]
+    texts_only = tools.fit()[1]
+    both = tools.fit(regularization_image=torch.cat([others[0], others[0].flip(1)]))[1]
+    shifts = [some.residual.shift for some in (plain, texts_only, both)]
+    assert not torch.equal(shifts[0], shifts[1]) and not torch.equal(shifts[1], shifts[2])
+
+
+def test_a_bad_regularization_picture_is_named_by_its_socket(tools):
+    with pytest.raises(ImageToPromptError, match="socket regularization_image"):
+        tools.fit(regularization_image=torch.rand(1, 8, 8, 3))

@@ -1,4 +1,4 @@
-"""Keeping the texts' say while a picture is trained on: laws and oracles on a toy denoiser."""
+"""What training is to leave as it was, texts and pictures: laws and oracles on a toy denoiser."""
 
 from __future__ import annotations
 
@@ -188,3 +188,77 @@ def test_the_noisiest_steps_count_no_more_than_the_limit():
 def test_weights_have_a_mean_of_one_over_a_run():
     run = trainer(replace(SETTINGS, layout=30.0, uniform=0.5))
     assert float((run.loss_weights * run.density).sum()) == pytest.approx(1.0)
+
+
+# --- pictures that are to stay as they are -------------------------------------------------------
+
+PRIOR = replace(SETTINGS, keep=0, prior=4, prior_weight=1.5)
+
+
+def with_prior(settings=PRIOR, prior=True):
+    return Trainer(
+        toys.ToyDenoiser(), builders.small_projection(), toys.pictures(2), toys.null(), settings,
+        0, prior=toys.pictures(3, seed=300) if prior else None,
+    )  # fmt: skip
+
+
+def drift(run, kept):
+    """Mean square error to the untrained model on kept pictures, from the definition."""
+    plain, live, total = builders.small_projection(), run.trainable.live, 0.0
+    change, batch = live.cross_attention, kept.batch
+    for pair in range(len(batch)):
+        picture = batch.pictures[int(batch.owner[pair])]
+        embeds = run.prior.embeds[picture : picture + 1]
+        noise, times = batch.noise[pair][None], batch.times[pair : pair + 1]
+        latents = run.prior.latents[picture][None]
+        noisy = add_noise(run.denoiser.alphas_cumprod, latents, noise, times)
+        said = []
+        for projection, deltas in ((plain, {}), (live, change.deltas if change else {})):
+            e = projection.apply(embeds)
+            context = torch.cat([toys.null()[:, :1], e[None].expand(1, 76, -1)], dim=1)
+            said.append(run.denoiser.predict(noisy, times, context, deltas))
+        total = total + (said[1] - said[0].detach()).square().mean()
+    return total
+
+
+@pytest.mark.parametrize("embedding", [0.0, 1.0])
+def test_the_gradient_of_other_pictures_is_that_of_the_definition(embedding):
+    run = moved(with_prior(replace(PRIOR, embedding=embedding, residual_rank=2)))
+    batch, kept = run._batch(), run._keeping().pictures
+    loss, slopes = gradients(run, batch, Keeping(pictures=kept))
+    alone, before = gradients(run, batch)
+    assert loss == alone
+    names = [n for n in slopes if not n.startswith("cross-attention") or n.endswith(".up")]
+    wanted = torch.autograd.grad(
+        1.5 * drift(run, kept) / len(batch), [run.trainable.values[n] for n in names]
+    )
+    assert bool(embedding) == ("residual.shift" in names)
+    for name, slope in zip(names, wanted, strict=True):
+        assert slope.norm() > 0
+        assert (slopes[name] - before[name] - slope).norm() < 2e-3 * slope.norm(), name
+
+
+def test_other_pictures_stay_more_as_they_were():
+    # The free one has them too, to measure on, but its steps do not.
+    held, free = (with_prior(replace(PRIOR, prior_weight=w)) for w in (6.0, 0.0))
+    pairs, lost = held._keeping().pictures, []
+    for run in (held, free):
+        list(refine(run, 30))
+        lost.append(float(drift(run, pairs).detach()))
+    assert lost[0] < 0.7 * lost[1]
+
+
+def test_no_other_pictures_are_no_error_and_change_nothing():
+    runs = [with_prior(prior=False), with_prior(replace(PRIOR, prior=0))]
+    losses = [[progress.loss for progress in refine(run, 3)] for run in runs]
+    assert losses[0] == losses[1]
+
+
+def test_other_pictures_of_another_width_are_an_error():
+    seen = toys.pictures(2)
+    wrong = type(seen)(seen.latents, torch.ones(2, 8))
+    with pytest.raises(ImageToPromptError, match="image embeddings of width 32"):
+        Trainer(
+            toys.ToyDenoiser(), builders.small_projection(), seen, toys.null(), PRIOR, 0,
+            prior=wrong,
+        )  # fmt: skip
