@@ -6,13 +6,18 @@ trained too), every norm's weight and every bias a difference, AdamW at a consta
 drawn evenly, the squared error of the predicted clean latents. In float32 where the host's
 default is bfloat16. The prompt is the picture's closed form, in training and after.
 
-Ratios of errors to the closed form's after 30 steps, and shares of edits that took (weights
-0.6 and 1.2 of the text), by rate, on eight pictures that no table uses:
+Ratios of errors to the closed form's after 30 steps (where the figure can still be read), and
+shares of edits that took (weights 0.6 and 1.2 of the text), by rate, on eight pictures that no
+table uses:
     rate         pixel  size  position  colour edits  shape edits
     no training  1.00   1.00  1.00      0.88 0.88     0.75 0.75
     5e-4         0.77   0.70  0.70      0.75 0.88     0.75 0.88
+    1e-3         0.43   0.31  0.33      0.88 0.88     0.75 0.88
     3e-3         0.30   0.28  0.17      0.75 0.75     0.62 0.62
+    5e-3         0.28   0.27  0.15      0.62 0.88     0.62 0.75
     1e-2         0.50   0.37  0.10      0.12 0.62     0.50 0.38
+    3e-2         2.40   0.16  0.16      0.00 0.00     0.00 0.12
+Eight pictures cannot tell 3e-3 from 5e-3 (intervals 0.20 to 0.46 and 0.19 to 0.43).
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ from .oracle import agreement, read
 from .sampling import Miniature, noise_of
 from .world import Scenes, render
 
-RATE = 3e-3  # the best of those above; the host's default is 5e-4
+RATE = 5e-3  # the least pixel error above; the host's default is 5e-4
 RANK, DRAWS = 8, 16
 EDITS = tuple((kind, weight) for kind in KINDS for weight in WEIGHTS)
 
