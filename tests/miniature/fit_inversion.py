@@ -6,8 +6,8 @@ token starts as the class word "figure" and stands once, in "a picture of a figu
 Pixel error over the closed form's after 30 steps, by rate, on 15 pictures that no table uses:
     no steps  0.0003  0.001  0.03   0.1   0.3   0.5   1
     6.01      6.01    6.01   5.74   3.17  1.13  1.02  1.14
-Where it starts matters little: "figure", "something" and "circle", in eight prompts, are all
-between 5.3 and 6.1 before the first step, since none of them names a colour of the picture.
+Other starts, not trained from, are hardly nearer: "figure", "something" and "circle", in eight
+prompts, give 5.3 to 6.1 before the first step; none of them names a colour of the picture.
 """
 
 from __future__ import annotations
