@@ -1,8 +1,10 @@
-"""Two domains that no part of the miniature was trained on, for fitting experiments.
+"""Domains for fitting experiments.
 
+corner: figures of the world as it is, all in the lower left, which the captions never say.
+Two domains that no part of the miniature was trained on:
 outlines: the outline of a shape on a ground that fades from one colour to another.
 pairs: two small figures side by side on a plain ground.
-Each comes with captions and with what the oracle can tell about it.
+These come with captions and with what the oracle can tell about it.
 """
 
 from __future__ import annotations
@@ -14,10 +16,32 @@ import torch
 from torch import Tensor
 
 from .oracle import fit
-from .world import COLOURS, PALETTE, SHAPES, SIDE, Scenes, coverage, place, signed_distance
+from .world import (
+    COLOURS,
+    MIN_RADIUS,
+    PALETTE,
+    REACH,
+    SHAPES,
+    SIDE,
+    Scenes,
+    coverage,
+    place,
+    sample,
+    signed_distance,
+)
 
 STROKE = 1.75  # half the width of an outline in pixels
 PAIR_RADIUS = (9.0, 12.0)
+
+
+def sample_corner(count: int, part: str, generator: torch.Generator) -> Scenes:
+    """`count` scenes of a part of the world with small figures near the lower left corner."""
+    scenes = sample(count, part, generator)
+    u = torch.rand(3, count, generator=generator)
+    radius = MIN_RADIUS + 3 * u[0]
+    margin = REACH * radius + 1
+    put = {"radius": radius, "x": margin + 5 * u[1], "y": SIDE - margin - 5 * u[2]}
+    return Scenes(**vars(scenes) | put)
 
 
 @dataclass(frozen=True)
