@@ -7,7 +7,7 @@ from typing import Any
 import comfy.lora
 
 from ..projection import CrossAttention, ImageToPromptError, check_maps, lora_state
-from .host_unet import CHANGED, PREFIX, maps_of
+from .host_unet import CHANGED, PREFIX, layers_of
 
 
 def with_changes(model: Any, change: CrossAttention | None, strength: float) -> Any:
@@ -20,7 +20,7 @@ def with_changes(model: Any, change: CrossAttention | None, strength: float) -> 
     patched = model.clone()
     if change is None or strength == 0:
         return patched
-    check_maps(change, maps_of(model))
+    check_maps(change, layers_of(model))
     state = lora_state(change, PREFIX)
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     patches = comfy.lora.load_lora(state, keys)

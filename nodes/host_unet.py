@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..projection import ImageToPromptError
+from ..projection.cross_attention import LINEAR, reading
 
 PREFIX = "diffusion_model."
 _SD1_ADVICE = "Connect the MODEL of an SD 1.x checkpoint (socket model)."
@@ -45,7 +46,8 @@ class HostDenoiser:
         sampling = model.get_model_object("model_sampling")
         self.alphas_cumprod = 1 / (1 + sampling.sigmas.detach().cpu().double() ** 2)
         self.prediction = prediction_of(sampling)
-        self.maps = maps_of(model)
+        self.layers = layers_of(model)
+        self.maps = reading(self.layers)
 
     @property
     def device(self) -> torch.device:
@@ -226,7 +228,7 @@ def check_model(model: Any, text_width: int) -> None:
 def check_sd1(model: Any, text_width: int) -> None:
     """Raise ImageToPromptError unless `model` is that of SD 1.x, for this text encoder."""
     unet = getattr(getattr(model, "model", None), "diffusion_model", None)
-    found = maps_of(model) if unet is not None else {}
+    found = reading(layers_of(model)) if unet is not None else {}
     widths = {shape[1] for shape in found.values()}
     name = type(model.model).__name__ if unet is not None else type(model).__name__
     if widths != {text_width}:
@@ -244,12 +246,12 @@ def check_sd1(model: Any, text_width: int) -> None:
         )
 
 
-def maps_of(model: Any) -> dict[str, tuple[int, int]]:
-    """(O, C) of every attn2 to_k and to_v by its name in SD 1.x checkpoints, in order."""
+def layers_of(model: Any) -> dict[str, tuple[int, int]]:
+    """(O, C) of every linear map in a transformer block, by its name in SD 1.x checkpoints."""
     return {
         name: tuple(weight.shape)
         for name, module in model.model.diffusion_model.named_modules()
-        if name.endswith((".attn2.to_k", ".attn2.to_v"))
+        if name.endswith(LINEAR)
         and (weight := getattr(module, "weight", None)) is not None
     }
 

@@ -73,7 +73,7 @@ class Models:
         object.__setattr__(self, "denoiser", denoiser)
         host_training.check_vae(self.vae, self.model)
         if self.projection.cross_attention is not None:
-            check_maps(self.projection.cross_attention, denoiser.maps)
+            check_maps(self.projection.cross_attention, denoiser.layers)
 
     def null_prompt(self) -> Tensor:
         """The encoded empty prompt (1, 77, D)."""

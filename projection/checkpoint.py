@@ -96,7 +96,7 @@ def run_fingerprint(trainer: Trainer) -> str:
         "chunk": trainer.chunk,
         "planned": trainer.planned,
         "prediction": trainer.denoiser.prediction,
-        "maps": {name: list(shape) for name, shape in trainer.denoiser.maps.items()},
+        "maps": {name: list(shape) for name, shape in trainer.denoiser.layers.items()},
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     start = trainer.trainable.start

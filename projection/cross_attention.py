@@ -1,10 +1,12 @@
 """Trained changes of a U-Net's cross-attentions: what each attn2's to_k and to_v gain.
 
+Where a preset trains the whole transformer blocks, their other linear maps gain likewise.
+
     k = W_k c + B A c          A: down (r, C), B: up (O, r);  or  k = W_k c + D c
 
-A picks out the pictures' own directions, see `keys`. The U-Net itself is never touched: whoever
-runs it adds the change where it is wanted. Names are those of the modules in SD 1.x checkpoints
-without the prefix `model.diffusion_model.`, such as
+A picks out the pictures' own directions, see `keys`, or random ones. The U-Net itself is never
+touched: whoever runs it adds the change where it is wanted. Names are those of the modules in
+SD 1.x checkpoints without the prefix `model.diffusion_model.`, such as
 `input_blocks.1.1.transformer_blocks.0.attn2.to_k`.
 """
 
@@ -77,36 +79,53 @@ class Full:
 
 Delta = LowRank | Full
 
+# Linear maps in a transformer block: those that read the context, and all others.
+READING = (".attn2.to_k", ".attn2.to_v")
+OTHERS = (
+    ".attn1.to_q", ".attn1.to_k", ".attn1.to_v", ".attn1.to_out.0", ".attn2.to_q",
+    ".attn2.to_out.0", ".ff.net.0.proj", ".ff.net.2",
+)  # fmt: skip
+LINEAR = tuple(f".transformer_blocks.0{name}" for name in (*READING, *OTHERS))
+
+
+def reading(layers: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Those of the linear maps that read the context, in their order."""
+    return {name: shape for name, shape in layers.items() if name.endswith(READING)}
+
 
 @dataclass(frozen=True, eq=False)
 class CrossAttention:
-    """Changes of cross-attentions by module name. Immutable.
+    """Changes of cross-attentions, and of what is around them, by module name. Immutable.
 
-    Raises ImageToPromptError for a name that is not an attn2's to_k or to_v, for none at all,
-    or if they read contexts of several widths.
+    Raises ImageToPromptError for a name that is not of a linear map in a transformer block, for
+    none at all, or if attn2's to_k and to_v read contexts of several widths.
     """
 
     deltas: Mapping[str, Delta]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "deltas", MappingProxyType(dict(self.deltas)))
-        wrong = [n for n in self.deltas if not n.endswith((".attn2.to_k", ".attn2.to_v"))]
-        widths = {delta.shape[1] for delta in self.deltas.values()}
-        if wrong or len(widths) != 1:
+        wrong = [n for n in self.deltas if not n.endswith(LINEAR)]
+        widths = {self.deltas[name].shape[1] for name in self._reading}
+        if wrong or len(widths) > 1 or not self.deltas:
             got = f"{', '.join(wrong[:3])}" if wrong else f"contexts of widths {sorted(widths)}"
-            expected = "changes of attn2.to_k and attn2.to_v for one width of context"
+            expected = "changes of attn2.to_k, attn2.to_v and the maps around them, for one context"
             raise ImageToPromptError(expected, got, DAMAGED)
 
     @property
-    def width(self) -> int:
-        """C, the width of the contexts: the text encoder's."""
-        return next(iter(self.deltas.values())).shape[1]
+    def _reading(self) -> list[str]:
+        return [name for name in self.deltas if name.endswith(READING)]
+
+    @property
+    def width(self) -> int | None:
+        """C, the width of the contexts: the text encoder's. None if nothing here reads them."""
+        return self.deltas[self._reading[0]].shape[1] if self._reading else None
 
 
 def check_maps(change: CrossAttention, maps: Mapping[str, tuple[int, int]]) -> None:
     """Raise ImageToPromptError unless every change has its map in the model, of its shape.
 
-    maps: (O, C) of every attn2 to_k and to_v of the model by name, see `Denoiser`.
+    maps: (O, C) of every linear map that may be changed, see `Denoiser.layers`.
     """
     for name, delta in change.deltas.items():
         if maps.get(name) != delta.shape:

@@ -21,13 +21,15 @@ class Denoiser(Protocol):
     """A frozen U-Net, whoever holds it. `DiffusersDenoiser` is the one of a diffusers U-Net.
 
     alphas_cumprod: (T,), signal power of each time step, descending, as the model was trained.
-    prediction: "epsilon" or "v". maps: (O, C) of every attn2 to_k and to_v by their name in
-    SD 1.x checkpoints, in the model's order.
+    prediction: "epsilon" or "v". layers: (O, C) of every linear map in the transformer blocks,
+    by its name in SD 1.x checkpoints, in the model's order; maps: those of them that read the
+    context, attn2's to_k and to_v.
     """
 
     alphas_cumprod: Tensor
     prediction: str
     maps: Mapping[str, tuple[int, int]]
+    layers: Mapping[str, tuple[int, int]]
 
     def predict(
         self, noisy: Tensor, times: Tensor, context: Tensor, deltas: Mapping[str, Gain]
@@ -38,7 +40,7 @@ class Denoiser(Protocol):
         0.18215); times: (B,) int64, 0..T-1; context: (B, 77, D) float32. deltas: by name, what
         that map's output gains: LowRank or Full, which also have `weight()` (O, C). Gradients
         are wanted for the context and for the tensors in the deltas, never for the model. A name
-        that is not in `maps` is an error (`check_maps` has been called). The model is left as it
+        that is not in `layers` is an error (`check_maps` has been called). The model is left as it
         was, whatever happens.
         """
         ...

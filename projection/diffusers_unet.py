@@ -9,17 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
+from .cross_attention import LINEAR, reading
 from .denoiser import Gain
 from .errors import ImageToPromptError
-
-_MAPS = (".attn2.to_k", ".attn2.to_v")
 
 
 class DiffusersDenoiser:
     """A UNet2DConditionModel with the noise schedule of its scheduler.
 
     scheduler: anything with `alphas_cumprod` (T,) and `config.prediction_type`. The deltas join
-    as forward hooks on to_k and to_v, which are gone when `predict` returns.
+    as forward hooks on these maps, which are gone when `predict` returns.
     Raises ImageToPromptError for a U-Net without cross-attention, or another prediction.
     """
 
@@ -30,9 +29,10 @@ class DiffusersDenoiser:
         self._modules = {
             checkpoint_name(path, layers): module
             for path, module in unet.named_modules()
-            if path.endswith(_MAPS)
+            if path.endswith(LINEAR)
         }
-        self.maps = {name: tuple(m.weight.shape) for name, m in self._modules.items()}
+        self.layers = {name: tuple(m.weight.shape) for name, m in self._modules.items()}
+        self.maps = reading(self.layers)
         kind = getattr(scheduler.config, "prediction_type", "epsilon")
         self.prediction = {"v_prediction": "v"}.get(kind, kind)
 
@@ -50,7 +50,7 @@ class DiffusersDenoiser:
         unknown = sorted(set(deltas) - set(self._modules))
         if unknown:
             raise ImageToPromptError(
-                "names of this U-Net's cross-attentions", f"{', '.join(unknown[:3])}",
+                "names of this U-Net's linear maps", f"{', '.join(unknown[:3])}",
                 "Use the projection with the model family it was fitted on.",
             )  # fmt: skip
         hooks = []

@@ -94,7 +94,7 @@ def check_run(
             "Give the trainer some encoded captions, or use a recipe that keeps none.",
         )  # fmt: skip
     if projection.cross_attention is not None:
-        check_maps(projection.cross_attention, denoiser.maps)
+        check_maps(projection.cross_attention, denoiser.layers)
 
 
 def _check_denoiser(denoiser: Denoiser, width: int) -> None:

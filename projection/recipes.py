@@ -17,8 +17,10 @@ class Recipe:
     """How to train. A part whose rate is 0 is not trained.
 
     learning_rate: of AdamW, times each part's own factor: `embedding` (residual on e),
-    `cross_attention` (deltas of attn2 to_k and to_v), `vision` (deep prompts).
+    `cross_attention` (deltas of attn2 to_k and to_v), `vision` (deep prompts), `transformer`
+    (low-rank deltas of every linear map in the transformer blocks, instead of cross_attention).
     residual_rank: of the map on e; 0: the shift alone. cross_rank: of the deltas; 0: full.
+    transformer_rank: of those of `transformer`.
     prompts: learnt tokens in each layer of the vision half. pictures: a step's pictures;
     levels: noise levels of each of them. drop: share of conditions replaced by the empty prompt.
     snr_limit: min-SNR's gamma, 0: none; the lower, the more the coarse (layout) counts.
@@ -34,8 +36,10 @@ class Recipe:
     embedding: float = 0.0
     cross_attention: float = 0.0
     vision: float = 0.0
+    transformer: float = 0.0
     residual_rank: int = 0
     cross_rank: int = 8
+    transformer_rank: int = 8
     prompts: int = 8
     pictures: int = 1
     levels: int = 16
@@ -52,15 +56,15 @@ class Recipe:
 
 
 TEXT_ONLY = "text least squares"  # no gradient: `fit_from_text`, FitProjection only
-_REFINING = {"uniform": 0.5, "layout": 30.0}
-_KEEPING = {"levels": 12, "keep": 4, "keep_weight": 2.5, **_REFINING}
+_REFINING = {"uniform": 0.3, "layout": 30.0}
+# These change how prompts are read, so that texts must be kept from being drowned out.
+_KEEPING = {"levels": 12, "keep": 4, "keep_weight": 2.5, "uniform": 0.5, "layout": 30.0}
 REFINE = MappingProxyType(
     {
+        "transformer blocks": Recipe(0.008, transformer=1.0, **_REFINING),
         "cross-attention": Recipe(0.3, cross_attention=1.0, **_KEEPING),
         "embedding + cross-attention": Recipe(0.3, embedding=0.2, cross_attention=1.0, **_KEEPING),
         "embedding": Recipe(0.2, embedding=1.0, **_KEEPING),
-        # Follows the picture closest; text hardly has a say afterwards.
-        "cross-attention, closest": Recipe(0.4, cross_attention=1.0, uniform=0.3, layout=30.0),
     }
 )
 # Rates at which a fit does no harm on the miniature. None was found there that gains much without

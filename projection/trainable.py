@@ -14,6 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from .denoiser import Denoiser
 from .errors import ImageToPromptError
 from .parts import CROSS, RESIDUAL, VISION, trained_tensors, with_trained
 from .projector import Projection
@@ -24,8 +25,9 @@ from .vision import VisionTower
 class Trainable:
     """Leaf tensors by name, and the projection that is alive with them.
 
-    keys: (R, D), rows A of low-rank deltas, see `keys`. values: float32, with gradients. rates:
-    AdamW's rate of each, 0 for what stays. start: the projection that was given. live: the one
+    denoiser: only names and shapes are read. keys: (R, D), rows A of deltas of cross-attentions,
+    see `keys`. values: float32, with gradients. rates: AdamW's rate of each, 0 for what stays.
+    start: the projection that was given. live: the one
     that gives whatever the values say, differentiably.
     """
 
@@ -33,14 +35,14 @@ class Trainable:
         self,
         projection: Projection,
         recipe: Recipe,
-        maps: Mapping[str, tuple[int, int]],
+        denoiser: Denoiser,
         keys: Tensor,
         tower: VisionTower | None,
         generator: torch.Generator,
         device: torch.device,
     ) -> None:
         self.start = _owned(projection)
-        start = _starting(projection, recipe, maps, keys, tower, generator)
+        start = _starting(projection, recipe, denoiser, keys, tower, generator)
         self.values = {
             name: value.detach().to(device, torch.float32, copy=True).requires_grad_(True)
             for name, value in start.items()
@@ -77,7 +79,7 @@ def _owned(projection: Projection) -> Projection:
 def _starting(
     projection: Projection,
     recipe: Recipe,
-    maps: Mapping[str, tuple[int, int]],
+    denoiser: Denoiser,
     keys: Tensor,
     tower: VisionTower | None,
     generator: torch.Generator,
@@ -90,7 +92,9 @@ def _starting(
     if recipe.vision and tower is not None:
         start |= _known(known, VISION) or _prompts(tower, recipe, generator)
     if recipe.cross_attention:
-        start |= _known(known, CROSS) or _deltas(maps, recipe, keys)
+        start |= _known(known, CROSS) or _deltas(denoiser.maps, recipe, keys)
+    if recipe.transformer:
+        start |= _everywhere(denoiser.layers, known, recipe.transformer_rank, generator)
     if not start:
         raise ImageToPromptError(
             "a preset that trains something", f"{recipe}", "Choose another preset."
@@ -134,6 +138,25 @@ def _deltas(
     return start
 
 
+def _everywhere(
+    layers: Mapping[str, tuple[int, int]],
+    known: Mapping[str, Tensor],
+    rank: int,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Low-rank deltas of all linear maps, listening in random directions; known ones go on."""
+    start = _known(known, CROSS)
+    for name, (outputs, inputs) in layers.items():
+        at = f"{CROSS}.{name}"
+        if f"{at}.up" in start or f"{at}.matrix" in start:
+            continue
+        # Each direction hears about as much as one input: a step then counts alike at all widths.
+        bound = sqrt(3 / inputs)
+        start[f"{at}.down"] = bound * (2 * torch.rand(rank, inputs, generator=generator) - 1)
+        start[f"{at}.up"] = torch.zeros(outputs, rank)
+    return start
+
+
 def _rate(name: str, value: Tensor, recipe: Recipe) -> float:
     """The rate of one tensor in units of the recipe's learning rate; see the module."""
     part, field = name.split(".", 1)[0], name.rpartition(".")[2]
@@ -143,7 +166,8 @@ def _rate(name: str, value: Tensor, recipe: Recipe) -> float:
         return recipe.vision
     if field == "down":
         return 0.0  # see `keys`
-    return recipe.cross_attention / (value.shape[-1] if field == "matrix" else 1.0)
+    factor = recipe.transformer or recipe.cross_attention
+    return factor / (value.shape[-1] if field == "matrix" else 1.0)
 
 
 def _stored_type(name: str) -> torch.dtype:

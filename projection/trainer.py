@@ -95,7 +95,7 @@ class Trainer:
             self.loss_weights = weights / (weights * self.density).sum()
             self.null = null.detach().float().to(device, copy=True)
             self.trainable = Trainable(
-                projection, recipe, denoiser.maps, self._keys(projection), tower,
+                projection, recipe, denoiser, self._keys(projection), tower,
                 generator_of(seed, -1), device,
             )  # fmt: skip
             self.adam = Adam(self.trainable.values)
@@ -111,7 +111,7 @@ class Trainer:
     def _check_parts(self) -> None:
         live = self.trainable.live
         if live.cross_attention is not None:
-            check_maps(live.cross_attention, self.denoiser.maps)
+            check_maps(live.cross_attention, self.denoiser.layers)
         if live.vision is not None and self.tower is not None:
             check_tower(live.vision, self.tower)
 

@@ -115,7 +115,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
         outputs=_TRAINED,
         sockets=_TRAINING,
         widgets={
-            "steps": 30, "preset": "cross-attention", **_RATE, **_VIEW, "preview_every": 10,
+            "steps": 30, "preset": "transformer blocks", **_RATE, **_VIEW, "preview_every": 10,
         },
         pack=OURS,
         size=(400, 420),

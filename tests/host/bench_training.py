@@ -111,25 +111,22 @@ def small_model():
 
 
 def trainer_of(batch: int):
-    """The default preset with so many noisy pictures a step; a quarter of them keep texts."""
+    """The default preset with so many noisy pictures a step."""
     from dataclasses import replace
 
     import torch
 
     from image_to_prompt.nodes.host_unet import HostDenoiser
-    from image_to_prompt.projection import REFINE, Encoder, Pictures, Projection, Texts, Trainer
+    from image_to_prompt.projection import REFINE, Encoder, Pictures, Projection, Trainer
 
     projection = Projection(
         torch.eye(768), torch.ones(768), Encoder(768, 768, 1024, "0" * 64), "pseudo-inverse",
         0.3, 768,
     )  # fmt: skip
-    # In the proportion of the preset; a single one keeps none.
-    recipe = replace(next(iter(REFINE.values())), levels=batch - batch // 4, keep=batch // 4)
+    recipe = replace(next(iter(REFINE.values())), levels=batch)
     pictures = Pictures((torch.randn(4, SIDE, SIDE),), torch.randn(1, 768))
     null = torch.randn(1, 77, 768)
-    texts = Texts(torch.randn(8, 77, 768), (5,) * 8)
-    denoiser = HostDenoiser(small_model(), 768)
-    return Trainer(denoiser, projection, pictures, null, recipe, 0, texts=texts)
+    return Trainer(HostDenoiser(small_model(), 768), projection, pictures, null, recipe, 0)
 
 
 def our_step(batch: int):

@@ -5,6 +5,8 @@ Random weights: shapes and names only.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from image_to_prompt.projection import (
     Trainer,
     save_projection,
 )
+from image_to_prompt.projection.cross_attention import reading
 from image_to_prompt.tests.host import small_unet
 from image_to_prompt.tests.host.training_tools import QUICK, generator, leftovers, predicted
 
@@ -34,13 +37,15 @@ def model(host):
     return small_unet.host_model(state, torch.float16)
 
 
-@pytest.fixture(scope="module")
-def refined(model):
-    """One step with a default preset's parts."""
+@pytest.fixture(scope="module", params=["transformer", "cross_attention"])
+def refined(model, request):
+    """One step with a residual and a part of the U-Net, as large as the presets have them."""
     from image_to_prompt.nodes.host_unet import HostDenoiser
 
-    assert next(iter(REFINE.values())).cross_rank == 8
-    recipe = type(QUICK)(**{**vars(QUICK), "cross_rank": 8, "residual_rank": 8})
+    largest = next(iter(REFINE.values()))
+    assert largest.transformer and largest.transformer_rank == QUICK.transformer_rank == 8
+    parts = {"cross_attention": 0.0, "cross_rank": 8, "residual_rank": 8, request.param: 1.0}
+    recipe = replace(QUICK, **parts)
     denoiser = HostDenoiser(model, 768)
     latents = (torch.randn(4, 8, 8, generator=generator(0)),)
     pictures = Pictures(latents, torch.randn(1, 768, generator=generator(1)))
@@ -62,9 +67,10 @@ def projection() -> Projection:
 
 
 def test_all_sixteen_cross_attentions_are_found_under_the_names_of_checkpoints(model):
-    from image_to_prompt.nodes.host_unet import maps_of
+    from image_to_prompt.nodes.host_unet import layers_of
 
-    maps = maps_of(model)
+    layers = layers_of(model)
+    maps = reading(layers)
     expected = {
         f"{block}.transformer_blocks.0.attn2.{part}"
         for block in BLOCKS
@@ -72,16 +78,18 @@ def test_all_sixteen_cross_attentions_are_found_under_the_names_of_checkpoints(m
     }
     assert len(BLOCKS) == 16 and set(maps) == expected
     assert {shape for shape in maps.values()} == {(width, 768) for width in (320, 640, 1280)}
-    keys = model.model.state_dict().keys()
-    assert all(f"diffusion_model.{name}.weight" in keys for name in maps)
+    keys = model.model.state_dict()
+    assert len(layers) == 160
+    assert all(tuple(keys[f"diffusion_model.{n}.weight"].shape) == s for n, s in layers.items())
 
 
 def test_every_one_of_them_is_trained_and_patched(model, refined, tmp_path):
     from image_to_prompt.nodes.host_patches import with_changes
-    from image_to_prompt.nodes.host_unet import maps_of
+    from image_to_prompt.nodes.host_unet import layers_of
 
     deltas = refined.cross_attention.deltas
-    assert deltas.keys() == maps_of(model).keys()
+    layers = layers_of(model)
+    assert deltas.keys() in (layers.keys(), reading(layers).keys())
     assert all(delta.weight().norm() > 0 for delta in deltas.values())
     plain = predicted(model)
     patched = with_changes(model, refined.cross_attention, 1.0)

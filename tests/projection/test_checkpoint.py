@@ -27,6 +27,7 @@ from image_to_prompt.projection import (
     save_checkpoint,
     save_projection,
 )
+from image_to_prompt.projection.cross_attention import LINEAR, READING, reading
 from image_to_prompt.projection.parts import trained_tensors
 from image_to_prompt.projection.recipes import REFINE
 from image_to_prompt.tests.fixtures import builders
@@ -190,14 +191,23 @@ def test_a_file_without_a_promised_part_is_refused(drop, tmp_path):
         load_projection(tmp_path / "p")
 
 
+def _of_sd15(name, size):
+    """(O, C) of a linear map in a transformer block of this width."""
+    if name.endswith(READING):
+        return size, 768
+    grown = {".ff.net.0.proj": (8 * size, size), ".ff.net.2": (size, 4 * size)}
+    return next((s for end, s in grown.items() if name.endswith(end)), (size, size))
+
+
 @pytest.mark.parametrize("name", list(REFINE))
 def test_a_refined_projection_for_sd15_has_at_most_10_megabytes(name, tmp_path):
     shapes = [320] * 5 + [640] * 5 + [1280] * 6
     denoiser = toys.ToyDenoiser()
-    denoiser.maps = {
-        f"input_blocks.{i}.1.transformer_blocks.0.attn2.{leaf}": (size, 768)
-        for i, size in enumerate(shapes) for leaf in ("to_k", "to_v")
+    denoiser.layers = {
+        f"input_blocks.{i}.1{name}": _of_sd15(name, size)
+        for i, size in enumerate(shapes) for name in LINEAR
     }  # fmt: skip
+    denoiser.maps = reading(denoiser.layers)
     weight = builders.text_projection(768)
     plain = type(builders.small_projection()).from_text_projection(weight)
     seen = type(toys.pictures())((torch.zeros(4, 2, 2),), torch.ones(1, 768))

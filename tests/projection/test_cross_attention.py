@@ -50,11 +50,18 @@ def test_a_lora_file_holds_the_same_change():
 
 
 @pytest.mark.parametrize(
-    "name", ["", NAME.replace("attn2", "attn1"), NAME.replace("to_k", "to_q"), f"{NAME}.weight"]
+    "name",
+    ["", f"{NAME}.weight", NAME.replace("attn2.to_k", "norm1"), "attn2.to_k", "out.2"],
 )
-def test_only_keys_and_values_of_cross_attention_may_be_changed(name):
+def test_only_linear_maps_of_transformer_blocks_may_be_changed(name):
     with pytest.raises(ImageToPromptError, match="attn2"):
         CrossAttention({NAME: low(), name: low()})
+
+
+def test_the_maps_around_may_be_changed_and_say_nothing_of_the_context():
+    around = NAME.replace("attn2.to_k", "ff.net.2")
+    assert CrossAttention({around: low(inputs=96)}).width is None
+    assert CrossAttention({around: low(inputs=96), NAME: low()}).width == 32
 
 
 def test_no_change_at_all_and_mixed_widths_are_refused():

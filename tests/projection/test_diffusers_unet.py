@@ -119,12 +119,16 @@ def test_all_sixteen_cross_attentions_of_sd15_are_found_by_name():
             block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
         )  # fmt: skip
     stand_in = SimpleNamespace(alphas_cumprod=torch.ones(3), config=SimpleNamespace())
-    maps = DiffusersDenoiser(full, stand_in).maps
+    denoiser = DiffusersDenoiser(full, stand_in)
+    maps = denoiser.maps
     wanted = {
         f"{place}.transformer_blocks.0.attn2.{leaf}" for place in SD15 for leaf in ("to_k", "to_v")
     }
     assert set(maps) == wanted and len(maps) == 32
     assert maps["input_blocks.4.1.transformer_blocks.0.attn2.to_k"] == (640, 768)
+    assert len(denoiser.layers) == 160 and maps.items() <= denoiser.layers.items()
+    assert denoiser.layers["middle_block.1.transformer_blocks.0.ff.net.0.proj"] == (10240, 1280)
+    assert denoiser.layers["middle_block.1.transformer_blocks.0.ff.net.2"] == (1280, 5120)
     assert maps["middle_block.1.transformer_blocks.0.attn2.to_v"] == (1280, 768)
 
 

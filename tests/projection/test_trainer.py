@@ -73,7 +73,8 @@ def test_every_preset_learns_a_batch_by_heart(kind, name):
     before = held.validate()
     list(refine(held, 40))
     assert held.validate() < before
-    parts = (held.recipe.embedding, held.recipe.cross_attention, held.recipe.vision)
+    model = held.recipe.cross_attention or held.recipe.transformer
+    parts = (held.recipe.embedding, model, held.recipe.vision)
     result = held.result()
     found = (result.residual, result.cross_attention, result.vision)
     assert [bool(rate) for rate in parts] == [part is not None for part in found]

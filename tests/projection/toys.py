@@ -28,6 +28,7 @@ class ToyDenoiser:
             f"{block}.{leaf}": (size, WIDTH) for block, size in BLOCKS.items()
             for leaf in ("to_k", "to_v")
         }  # fmt: skip
+        self.layers = self.maps
         self.weights = {
             name: builders.normal(*shape, seed=30 + i) / WIDTH**0.5
             for i, (name, shape) in enumerate(self.maps.items())
