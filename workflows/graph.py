@@ -46,14 +46,15 @@ class Graph:
     def add(self, name: str, at: tuple[int, int], **inputs: object) -> Node:
         """A node with its upper left corner at this place of the page.
 
-        inputs: every socket, and those widgets that differ from the default.
+        inputs: every socket that is not optional, and those widgets that differ from the default.
         Raises ValueError for one that does not exist, is missing, or carries something else.
         """
         kind = KINDS[name]
         unknown = inputs.keys() - kind.sockets.keys() - kind.widgets.keys()
         wires = {key: getattr(inputs.get(key), "wire", None) for key in kind.sockets}
-        if unknown or wires != dict(kind.sockets):
-            raise ValueError(f"{name}: expected {dict(kind.sockets)}, got {wires} and {unknown}")
+        wanted = {k: w for k, w in kind.sockets.items() if k in inputs or k not in kind.optional}
+        if unknown or {k: w for k, w in wires.items() if k in wanted} != wanted:
+            raise ValueError(f"{name}: expected {wanted}, got {wires} and {unknown}")
         node = Node(len(self.nodes) + 1, name, at, {**kind.widgets, **inputs})
         self.nodes.append(node)
         return node
@@ -90,6 +91,7 @@ class Graph:
             (node.inputs[socket], node, slot)
             for node in self.nodes
             for slot, socket in enumerate(node.kind.sockets)
+            if socket in node.inputs
         ]
         return [
             [number, start.node, start.slot, node.number, slot, start.wire]
@@ -102,7 +104,7 @@ def _named(value: object) -> object:
 
 
 def _page_node(node: Node, links: list[list]) -> dict:
-    incoming = [link[0] for link in links if link[3] == node.number]  # in the order of sockets
+    incoming = {link[4]: link[0] for link in links if link[3] == node.number}  # by slot
     outgoing = [
         [link[0] for link in links if link[1:3] == [node.number, slot]]
         for slot in range(len(node.kind.outputs))
@@ -116,8 +118,8 @@ def _page_node(node: Node, links: list[list]) -> dict:
         "order": node.number - 1,
         "mode": 0,
         "inputs": [
-            {"name": name, "type": wire, "link": link}
-            for (name, wire), link in zip(node.kind.sockets.items(), incoming, strict=True)
+            {"name": name, "type": wire, "link": incoming.get(slot)}
+            for slot, (name, wire) in enumerate(node.kind.sockets.items())
         ],
         "outputs": [
             {"name": name, "type": wire, "links": out, "slot_index": slot}

@@ -25,14 +25,16 @@ _CLIP_FILE = {"name": CLIP, "url": CLIP_URL, "directory": "clip_vision"}
 class Kind:
     """One node class.
 
-    widgets: defaults by name. page_widgets: what the page inserts after a widget and saves with
-    it, though the host never sees it. files: what the page offers to download if it is missing.
+    optional: sockets that may stay empty. widgets: defaults by name. page_widgets: what the page
+    inserts after a widget and saves with it, though the host never sees it. files: what the page
+    offers to download if it is missing.
     since: the oldest host that has it, where that is not the oldest that the pack runs on.
     """
 
     title: str
     outputs: tuple[tuple[str, str], ...] = ()
     sockets: Mapping[str, str] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
     widgets: Mapping[str, object] = field(default_factory=dict)
     page_widgets: Mapping[str, object] = field(default_factory=dict)
     pack: str = CORE
@@ -123,7 +125,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
     "FitProjection": Kind(
         "Fit Projection",
         outputs=_TRAINED,
-        sockets=_TRAINING,
+        sockets={**_TRAINING, "regularization_image": "IMAGE"},
+        optional=("regularization_image",),
         widgets={
             "epochs": 20, "preset": "cross-attention", **_RATE, "held_out": 0.1,
             "patience": 5, **_VIEW, "preview_every": 50,

@@ -52,7 +52,7 @@ def gradients(denoiser):
     with torch.inference_mode(False), torch.enable_grad():
         noisy, times, context = inputs()
         context.requires_grad_(True)
-        deltas = change(denoiser.maps, requires_grad=True)
+        deltas = change(denoiser.layers, requires_grad=True)
         denoiser.predict(noisy, times, context, deltas).square().mean().backward()
         name = "middle_block.1.transformer_blocks.0.attn2.to_v"
         return torch.cat([context.grad.flatten(), deltas[name].up.grad.flatten()])
@@ -78,7 +78,7 @@ def test_signal_power_is_that_of_stable_diffusion(model, parts):
 @pytest.mark.parametrize("kind", [LowRank, Full])
 def test_a_change_in_training_is_the_change_of_the_patched_model(model, parts, kind):
     denoiser = parts[0].HostDenoiser(model, 768)
-    deltas = change(denoiser.maps)
+    deltas = change(denoiser.layers)
     if kind is Full:
         deltas = {name: Full(delta.weight()) for name, delta in deltas.items()}
     patched = parts[1].with_changes(model, CrossAttention(deltas), 1.0)
@@ -95,7 +95,7 @@ def test_a_gradient_is_the_finite_difference(model, parts):
     slope = gradients(denoiser)
     noisy, times, context = inputs()
     direction = torch.randn(context.shape, generator=generator(5))
-    deltas = change(denoiser.maps)
+    deltas = change(denoiser.layers)
 
     def loss(step):
         return denoiser.predict(noisy, times, context + step * direction, deltas).square().mean()
@@ -174,7 +174,8 @@ def test_v_prediction_is_recognised(model, parts):
 
 
 def test_an_unknown_name_is_an_error_and_nothing_is_patched(model, parts):
-    unknown = CrossAttention({"input_blocks.9.1.attn2.to_k": Full(torch.zeros(320, 768))})
+    name = "input_blocks.9.1.transformer_blocks.0.attn2.to_k"
+    unknown = CrossAttention({name: Full(torch.zeros(320, 768))})
     with pytest.raises(ImageToPromptError, match=r"input_blocks\.9"):
         parts[1].with_changes(model, unknown, 1.0)
     assert not model.patches
