@@ -1,7 +1,8 @@
 """OnlineRefine on the miniature: python tests/miniature/fit_refine.py --n 100
 
 Each held-out picture alone is refined on for 30 steps, then drawn again from new noise and edited
-by text, beside the closed form and beside a token trained for as long (textual inversion).
+by text, beside the closed form, a token trained for as long (textual inversion) and a LoRA
+trained as the host trains them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -23,7 +25,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from image_to_prompt.projection import REFINE, Pictures, Recipe, Trainer, refine  # noqa: E402
-from miniature import fit_inversion, models  # noqa: E402
+from miniature import fit_inversion, fit_lora, models  # noqa: E402
 from miniature.editing import KINDS, changed, edited  # noqa: E402
 from miniature.fit_common import WEIGHTS, Bench, measured, ratio, scores  # noqa: E402
 from miniature.oracle import agreement, read  # noqa: E402
@@ -89,14 +91,15 @@ def rows(n: int, mini: Miniature | None = None, report: Callable[[str], None] = 
     plain = row(bench, scenes, None)
     table = {"closed_form_single": scores(plain)}
     report(show("closed_form_single", plain, plain))
-    for name, settings in REFINE.items():
-        title = f"refined ({name})"
-        found = row(bench, scenes, settings)
+    others = {f"refined ({name})": partial(row, settings=s) for name, s in REFINE.items()}
+    default = next(iter(REFINE))
+    others = {"refined": others.pop(f"refined ({default})"), **others}
+    others["textual_inversion"] = partial(fit_inversion.row, steps=STEPS, noise_seed=NOISE_SEED)
+    others["host_lora"] = partial(fit_lora.row, steps=STEPS, noise_seed=NOISE_SEED)
+    for title, take in others.items():
+        found = take(bench, scenes)
         table[title] = scores(found) | relative(found, plain)
         report(show(title, found, plain))
-    found = fit_inversion.row(bench, scenes, STEPS, NOISE_SEED)
-    table["textual_inversion"] = scores(found) | relative(found, plain)
-    report(show("textual_inversion", found, plain))
     return table
 
 
