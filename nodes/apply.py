@@ -1,4 +1,4 @@
-"""ApplyProjection: a MODEL with a fitted projection's cross-attention changes."""
+"""ApplyProjection: a MODEL with the changes that a fitted projection brings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ApplyProjection(io.ComfyNode):
             display_name="Apply Projection",
             category=CATEGORY,
             description=(
-                "Gives a model the cross-attention changes that a fitted or refined projection "
-                "brings, as a LoRA does. The MODEL of Online Refine and Fit Projection has them "
+                "Gives a model the changes that a fitted or refined projection brings, as a LoRA "
+                "does. The MODEL of Online Refine and Fit Projection has them "
                 "already."
             ),
             inputs=[

@@ -1,4 +1,4 @@
-"""A projection's cross-attention changes as weight patches of a MODEL. Read in 0.3.64, 0.33.0."""
+"""A projection's changes of the U-Net as weight patches of a MODEL. Read in 0.3.64, 0.33.0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .host_unet import CHANGED, PREFIX, layers_of
 
 
 def with_changes(model: Any, change: CrossAttention | None, strength: float) -> Any:
-    """A clone of the MODEL whose cross-attentions are changed; the given one stays as it is.
+    """A clone of the MODEL whose linear maps are changed; the given one stays as it is.
 
     The patches are what core's LoRA loader makes of the same changes, so a step costs what it
     costs without. At strength 0 nothing is patched. Raises ImageToPromptError for a change that

@@ -16,8 +16,9 @@ from .types import CATEGORY
 
 STEPS = 30
 _PRESET = (
-    "What is trained. cross-attention: how the model reads prompts, where pose and place go. "
-    "embedding: the prompt alone, lightest and gentlest. Or both."
+    "What is trained. transformer blocks: small changes all over the model; follows the picture "
+    "closest. cross-attention: how the model reads prompts. embedding: the prompt alone, lightest "
+    "and gentlest. Or both of these."
 )
 
 
@@ -31,8 +32,8 @@ class OnlineRefine(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Trains for a moment on the reference picture itself, so that what no caption "
-                "says, like place and size, begins to carry over; text then has less to say. "
-                "Experimental. Nothing is changed in the model that comes in."
+                "says, like place and size, carries over; text still steers the result. Nothing "
+                "is changed in the model that comes in."
             ),
             inputs=[
                 *training_inputs.sockets("The reference, or a batch of views of the same thing."),
@@ -43,7 +44,7 @@ class OnlineRefine(io.ComfyNode):
                     max=10000,
                     tooltip=(
                         "Training steps. 30 is ready to use; more follow the picture more "
-                        "closely and listen less to text. 0 leaves the projection as it is."
+                        "closely and leave text less to say. 0 leaves the projection as it is."
                     ),
                 ),
                 *training_inputs.settings(REFINE, next(iter(REFINE)), _PRESET),

@@ -80,7 +80,7 @@ One projection, in two places: **Image To Prompt Embed** reads the picture with 
 REFINE_AND_VARY = f"""## Refine on a picture, then vary it
 
 30 training steps on the picture itself: what no caption says, like place and
-size, begins to carry over.
+size, carries over.
 
 - The training runs once; new seeds of **KSampler** only sample. The curve shows the loss.
 - **steps**: more follow the picture more closely.
