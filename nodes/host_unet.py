@@ -141,6 +141,8 @@ def joined(unet: torch.nn.Module, deltas: Mapping[str, Any], factor: float) -> I
         for name, gain in deltas.items():
 
             def add(_: Any, inputs: tuple[Tensor], output: Tensor, gain: Any = gain) -> Tensor:
+                if output.dtype == inputs[0].dtype == torch.float32 and factor == 1:
+                    return gain.added_to(output, inputs[0])
                 # In float32, and outside of the scaled gradients: these weights are trained.
                 gained = gain(scale_gradient(inputs[0].float(), factor))
                 return output + scale_gradient(gained, 1 / factor).to(output)

@@ -50,6 +50,11 @@ class LowRank:
         """What the map's output (B, L, O) gains for a context (B, L, C); differentiable."""
         return context @ self.down.to(context).T @ self.up.to(context).T
 
+    def added_to(self, output: Tensor, context: Tensor) -> Tensor:
+        """output (..., O) and what it gains, in one pass over it; of one type."""
+        heard = context.flatten(0, -2) @ self.down.to(context).T
+        return torch.addmm(output.flatten(0, -2), heard, self.up.to(context).T).view_as(output)
+
 
 @dataclass(frozen=True, eq=False)
 class Full:
@@ -75,6 +80,11 @@ class Full:
     def __call__(self, context: Tensor) -> Tensor:
         """What the map's output (B, L, O) gains for a context (B, L, C); differentiable."""
         return context @ self.matrix.to(context).T
+
+    def added_to(self, output: Tensor, context: Tensor) -> Tensor:
+        """output (..., O) and what it gains, in one pass over it; of one type."""
+        inputs = context.flatten(0, -2)
+        return torch.addmm(output.flatten(0, -2), inputs, self.matrix.to(context).T).view_as(output)
 
 
 Delta = LowRank | Full
