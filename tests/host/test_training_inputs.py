@@ -144,9 +144,11 @@ def test_a_projection_of_another_clip(tools):
 
 
 def test_a_projection_whose_changes_have_no_place(tools):
-    unknown = CrossAttention({"input_blocks.8.1.x.attn2.to_k": Full(torch.zeros(320, 768))})
+    unknown = CrossAttention(
+        {"input_blocks.11.1.transformer_blocks.0.attn2.to_k": Full(torch.zeros(320, 768))}
+    )
     refused(
-        tools, r"input_blocks\.8", projection=replace(tools.projection, cross_attention=unknown)
+        tools, r"input_blocks\.11", projection=replace(tools.projection, cross_attention=unknown)
     )
 
 
