@@ -58,3 +58,23 @@ def test_training_moves_what_is_said_and_not_where_it_listens():
     list(refine(run, 3))
     for name, value in run.trainable.values.items():
         assert torch.equal(value, before[name]) == name.endswith("down")
+
+
+def test_whole_blocks_listen_in_random_directions_as_loud_at_every_width():
+    denoiser = toys.ToyDenoiser()
+    around = "middle_block.1.transformer_blocks.0.ff.net.2"
+    denoiser.layers = {**denoiser.maps, around: (32, 4096)}
+    run = Trainer(
+        denoiser, builders.small_projection(), toys.pictures(), empty()[None],
+        Recipe(1e-2, transformer=1.0, transformer_rank=64), 0,
+    )  # fmt: skip
+    values = run.trainable.values
+    names = {f"cross-attention.{name}" for name in denoiser.layers}
+    assert {name.rpartition(".")[0] for name in values} == names
+    for name, (outputs, inputs) in denoiser.layers.items():
+        down = values[f"cross-attention.{name}.down"]
+        heard = builders.normal(500, inputs, seed=6) @ down.T
+        assert down.shape == (64, inputs)
+        assert float(heard.detach().std()) == pytest.approx(1, abs=0.1)
+        up = values[f"cross-attention.{name}.up"]
+        assert up.shape == (outputs, 64) and not up.any()
