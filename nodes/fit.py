@@ -33,7 +33,7 @@ from .types import CATEGORY
 
 log = logging.getLogger(__name__)
 
-EPOCHS, HELD_OUT, PATIENCE = 20, 0.1, 5
+EPOCHS, HELD_OUT, PATIENCE = 30, 0.1, 5
 PRESETS = (TEXT_ONLY, *FIT)
 _PRESET = (
     f"What is trained. {TEXT_ONLY}: nothing by steps; an instant fit to captions, moved to where "
@@ -137,21 +137,19 @@ def _fit(
     preview_every: int = 50,
     regularization_image: Sequence[Tensor] = (),
 ) -> io.NodeOutput:
-    check_choice(preset, PRESETS, "preset")
-    check_choice(crop, CROPS, "crop")
     check_count(epochs, "epochs", 0), check_count(patience, "patience", 1)
-    rate = check_number(learning_rate, "learning_rate")
-    chosen = Recipe(0.0) if preset == TEXT_ONLY else recipe(FIT, preset, rate)
+    rate, chosen = _recipe(preset, learning_rate, crop)
     singles = _enough(single_pictures(image, crop))
     others = _others(regularization_image, crop)
     models = Models(model, vae, clip, clip_vision, projection, memory)
     if preset == TEXT_ONLY:
         return _from_text(models, singles, crop)
     seen, unseen = _split(singles, check_number(held_out, "held_out"), seed)
-    size = check_count(size, "size", 64)
-    pictures = pictures_of(models, seen, chosen, crop, size)
-    judged = pictures_of(models, unseen, chosen, crop, size) if unseen else None
-    prior = pictures_of(models, others, chosen, crop, size) if others else None
+    check_count(size, "size", 64)
+    pictures, judged, prior = (
+        pictures_of(models, some, chosen, crop, size) if some else None
+        for some in (seen, unseen, others)
+    )
     total = epochs * -(-len(seen) // chosen.pictures)
     trainer = trainer_of(models, pictures, chosen, seed, total, judged, prior)
     settings = (len(others), preset, rate, seed, epochs, held_out, crop, size)
@@ -160,6 +158,14 @@ def _fit(
         progress = unfinished.keeping(fit(trainer, epochs, patience))
         run(models, trainer, pictures, progress, total, preview_every)
     return outputs(models, trainer)
+
+
+def _recipe(preset: str, learning_rate: float, crop: str) -> tuple[float, Recipe]:
+    """The checked learning rate, and what the preset trains at it."""
+    check_choice(preset, PRESETS, "preset")
+    check_choice(crop, CROPS, "crop")
+    rate = check_number(learning_rate, "learning_rate")
+    return rate, Recipe(0.0) if preset == TEXT_ONLY else recipe(FIT, preset, rate)
 
 
 def _enough(singles: list[Tensor]) -> list[Tensor]:

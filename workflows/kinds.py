@@ -128,7 +128,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
         sockets={**_TRAINING, "regularization_image": "IMAGE"},
         optional=("regularization_image",),
         widgets={
-            "epochs": 20, "preset": "cross-attention", **_RATE, "held_out": 0.1,
+            "epochs": 30, "preset": "transformer blocks", **_RATE, "held_out": 0.1,
             "patience": 5, **_VIEW, "preview_every": 50,
         },
         pack=OURS,
