@@ -52,7 +52,7 @@ class FitProjection(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Fits a projection to a domain from about 100 pictures of it, for other pictures "
-                "of that domain. Experimental. Stops when pictures it was not shown no longer "
+                "of that domain. Stops when pictures it was not shown no longer "
                 "gain. An interrupted fit goes on when it is run again."
             ),
             is_input_list=True,  # the folder loader gives a list, for sizes may differ

@@ -57,12 +57,13 @@ both are mixed.
 FIT_ON_A_FOLDER = f"""## Fit a projection to a domain
 
 From about 100 pictures of one kind (a photographer, a product, a cartoon), for other pictures of
-that kind. Experimental: see the help of **Fit Projection** for what to expect.
+that kind. The help of **Fit Projection** says what to expect.
 
 - Put the pictures into a folder inside ComfyUI's `input` folder and choose it in **Load Image
   (from Folder)**. Older versions of ComfyUI: use **Load Image Dataset from Folder** instead.
 - **Save Projection** writes `fitted_00001_.safetensors` into `models/projections`; the workflow
   *use_a_fit* loads it. It also writes a LoRA where **save_lora** is on.
+- A second folder of other pictures on **regularization_image** keeps those as they are drawn.
 - The curve below **Fit Projection**: training stops when the held-out loss no longer falls.
 - Interrupted? Run it again, and it goes on.
 - The picture on the left is only tried with the result.
