@@ -171,7 +171,8 @@ def rows(
             for count in counts:
                 pictures = draw(count, "train", generator_of(SEED, 0))
                 found, old = judge(bench, fitted(bench, pictures, settings), domain, n)
-                title = f"fitted ({name}), {domain}, {count}"
+                label = "fitted" if name == next(iter(FIT)) else f"fitted ({name})"
+                title = f"{label}, {domain}, {count}"
                 relative = {f"relative_{e}": ratio(found[e], plain[e]) for e in ERRORS}
                 table[title] = scores(found) | relative | _old(old)
                 report(show(title, found, plain, old))
