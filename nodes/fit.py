@@ -37,8 +37,9 @@ EPOCHS, HELD_OUT, PATIENCE = 30, 0.1, 5
 PRESETS = (TEXT_ONLY, *FIT)
 _PRESET = (
     f"What is trained. {TEXT_ONLY}: nothing by steps; an instant fit to captions, moved to where "
-    "these pictures lie. embedding: the prompt alone. cross-attention: how the model reads "
-    "prompts. full: these and the image encoder; slowest, largest file."
+    "these pictures lie. transformer blocks: small changes all over the model; what was measured "
+    "to help. cross-attention: how the model reads prompts. embedding: the prompt alone. full: "
+    "the last two and the image encoder; slowest, largest file."
 )
 
 

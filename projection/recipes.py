@@ -76,7 +76,7 @@ FIT = MappingProxyType(
     {
         "transformer blocks": Recipe(0.004, transformer=1.0, **_FITTING),
         "cross-attention": Recipe(2e-3, cross_attention=1.0, **_READING),
-        # Those below were only tried for the harm they do: none at these rates.
+        # Those below have not been measured.
         "embedding + cross-attention": Recipe(
             5e-4, embedding=1.0, cross_attention=1.0, residual_rank=8, **_READING
         ),

@@ -14,6 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from .cross_attention import READING
 from .denoiser import Denoiser
 from .errors import ImageToPromptError
 from .parts import CROSS, RESIDUAL, VISION, trained_tensors, with_trained
@@ -92,9 +93,10 @@ def _starting(
     if recipe.vision and tower is not None:
         start |= _known(known, VISION) or _prompts(tower, recipe, generator)
     if recipe.cross_attention:
-        start |= _known(known, CROSS) or _deltas(denoiser.maps, recipe, keys)
+        start |= _going_on(known, _deltas(denoiser.maps, recipe, keys))
     if recipe.transformer:
-        start |= _everywhere(denoiser.layers, known, recipe.transformer_rank, generator)
+        fresh = _everywhere(denoiser.layers, recipe.transformer_rank, generator)
+        start |= _going_on(known, fresh)
     if not start:
         raise ImageToPromptError(
             "a preset that trains something", f"{recipe}", "Choose another preset."
@@ -138,18 +140,20 @@ def _deltas(
     return start
 
 
-def _everywhere(
-    layers: Mapping[str, tuple[int, int]],
-    known: Mapping[str, Tensor],
-    rank: int,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Low-rank deltas of all linear maps, listening in random directions; known ones go on."""
+def _going_on(known: Mapping[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Deltas that the projection has, and fresh ones for the maps that it does not change."""
     start = _known(known, CROSS)
+    taken = {name.rpartition(".")[0] for name in start}
+    return start | {n: v for n, v in fresh.items() if n.rpartition(".")[0] not in taken}
+
+
+def _everywhere(
+    layers: Mapping[str, tuple[int, int]], rank: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Low-rank deltas of all linear maps, listening in random directions."""
+    start = {}
     for name, (outputs, inputs) in layers.items():
         at = f"{CROSS}.{name}"
-        if f"{at}.up" in start or f"{at}.matrix" in start:
-            continue
         # Each direction hears about as much as one input: a step then counts alike at all widths.
         bound = sqrt(3 / inputs)
         start[f"{at}.down"] = bound * (2 * torch.rand(rank, inputs, generator=generator) - 1)
@@ -160,12 +164,15 @@ def _everywhere(
 def _rate(name: str, value: Tensor, recipe: Recipe) -> float:
     """The rate of one tensor in units of the recipe's learning rate; see the module."""
     part, field = name.split(".", 1)[0], name.rpartition(".")[2]
+    at = name.rpartition(".")[0]
     if part == RESIDUAL:
         return recipe.embedding / (1.0 if field == "down" else sqrt(value.shape[0]))
     if part == VISION:
         return recipe.vision
     if field == "down":
         return 0.0  # see `keys`
+    if not recipe.transformer and not at.endswith(READING):
+        return 0.0  # of an earlier training of whole blocks
     factor = recipe.transformer or recipe.cross_attention
     return factor / (value.shape[-1] if field == "matrix" else 1.0)
 

@@ -22,6 +22,7 @@ from image_to_prompt.projection import (
 )
 from image_to_prompt.projection.inverse import PAPER_CUTOFF
 
+from .editing import KINDS
 from .oracle import agreement, read
 from .preprocess import preprocess
 from .rows import NORM
@@ -31,6 +32,7 @@ from .train_unet import schedule
 from .world import COLOURS, SHAPES, Scenes
 
 WEIGHTS = (0.6, 1.2)  # of the text in edits: the default, and a strong one
+EDITS = tuple((kind, weight) for kind in KINDS for weight in WEIGHTS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,15 +33,14 @@ from image_to_prompt.projection import Pictures
 from image_to_prompt.projection.batches import generator_of
 from image_to_prompt.projection.denoiser import add_noise, signal
 
-from .editing import KINDS, changed, edited
-from .fit_common import WEIGHTS, Bench, measured
+from .editing import changed, edited
+from .fit_common import EDITS, Bench, measured
 from .oracle import agreement, read
 from .sampling import Miniature, noise_of
 from .world import Scenes, render
 
 RATE = 5e-3  # the least pixel error above; the host's default is 5e-4
 RANK, DRAWS = 8, 16
-EDITS = tuple((kind, weight) for kind in KINDS for weight in WEIGHTS)
 
 
 class Adapter(nn.Module):

@@ -26,8 +26,8 @@ from torch import Tensor  # noqa: E402
 
 from image_to_prompt.projection import REFINE, Pictures, Recipe, Trainer, refine  # noqa: E402
 from miniature import fit_inversion, fit_lora, models  # noqa: E402
-from miniature.editing import KINDS, changed, edited  # noqa: E402
-from miniature.fit_common import WEIGHTS, Bench, measured, ratio, scores  # noqa: E402
+from miniature.editing import changed, edited  # noqa: E402
+from miniature.fit_common import EDITS, Bench, measured, ratio, scores  # noqa: E402
 from miniature.oracle import agreement, read  # noqa: E402
 from miniature.sampling import Miniature, noise_of  # noqa: E402
 from miniature.training import generator_of  # noqa: E402
@@ -35,7 +35,6 @@ from miniature.world import Scenes, render, sample  # noqa: E402
 
 STEPS = 30
 SCENE_SEED, NOISE_SEED = 21, 22
-EDITS = tuple((kind, weight) for kind in KINDS for weight in WEIGHTS)
 ERRORS = ("pixel_error", "size_error", "position_error")
 Found = dict[str, Tensor]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from image_to_prompt.projection import Recipe, Trainer, refine
+from image_to_prompt.projection import CrossAttention, LowRank, Recipe, Trainer, refine
 from image_to_prompt.projection.keys import keys_of
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection import toys
@@ -78,3 +80,20 @@ def test_whole_blocks_listen_in_random_directions_as_loud_at_every_width():
         assert float(heard.detach().std()) == pytest.approx(1, abs=0.1)
         up = values[f"cross-attention.{name}.up"]
         assert up.shape == (outputs, 64) and not up.any()
+
+
+def test_trained_blocks_stay_where_only_cross_attentions_are_trained_further():
+    denoiser = toys.ToyDenoiser()
+    around = "middle_block.1.transformer_blocks.0.ff.net.2"
+    denoiser.layers = {**denoiser.maps, around: (32, 64)}
+    down, up = builders.normal(2, 64, seed=7), builders.normal(32, 2, seed=8)
+    known = CrossAttention({around: LowRank(down, up)})
+    begun = replace(builders.small_projection(), cross_attention=known)
+    run = Trainer(
+        denoiser, begun, toys.pictures(), empty()[None], Recipe(0.3, cross_attention=1.0), 0
+    )
+    at = f"cross-attention.{around}"
+    assert run.trainable.rates[f"{at}.up"] == run.trainable.rates[f"{at}.down"] == 0
+    assert torch.equal(run.trainable.values[f"{at}.up"], up)
+    for name in denoiser.maps:
+        assert run.trainable.rates[f"cross-attention.{name}.up"] == 0.3
