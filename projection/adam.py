@@ -30,10 +30,10 @@ class Adam:
         rates: Mapping[str, float],
         decay: float = 0.0,
     ) -> None:
-        """One update of `values` in place; decay is relative to each tensor's rate."""
+        """One update in place of what has a gradient; decay is relative to each tensor's rate."""
         self.step += 1
-        for name, value in values.items():
-            gradient, rate = gradients[name], rates[name]
+        for name, gradient in gradients.items():
+            value, rate = values[name], rates[name]
             first = self.first[name].lerp_(gradient, 1 - BETAS[0])
             second = self.second[name].mul_(BETAS[1])
             second.addcmul_(gradient, gradient, value=1 - BETAS[1])

@@ -28,9 +28,13 @@ LIGHTEST, STRONGEST = 0.4, 1.3
 
 
 class Kept(Protocol):
-    """Pairs of a picture and a noise level, and the prompt that each one has."""
+    """Pairs of a picture and a noise level, and the prompt that each one has.
+
+    said: what the model said at the start, (4, h, w) for each pair; None: it is to be asked.
+    """
 
     batch: Batch
+    said: tuple[Tensor, ...] | None
 
     def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
         """Prompts (G, 77, D) of the pairs `index` (G,), for the pictures' embeddings (B, D)."""
@@ -48,6 +52,7 @@ class KeptTexts:
     texts: Texts
     which: Tensor
     weights: Tensor
+    said: tuple[Tensor, ...] | None = None
 
     def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
         """See `Kept.contexts`."""
@@ -66,6 +71,7 @@ class KeptPictures:
 
     batch: Batch
     sos: Tensor
+    said: tuple[Tensor, ...] | None = None
 
     def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
         """See `Kept.contexts`."""

@@ -23,15 +23,22 @@ from .parts import CROSS
 from .projector import Projection
 from .prompt import assemble
 from .recipes import Recipe
-from .trainable import Trainable
 from .vision import VisionTower, encode_pictures
+
+
+class Values(Protocol):
+    """What the loss needs of a `Trainable`: tensors by name, and the projection of them."""
+
+    values: Mapping[str, Tensor]
+    start: Projection
+    live: Projection
 
 
 class Run(Protocol):
     """What the loss needs of a `Trainer`."""
 
     denoiser: Denoiser
-    trainable: Trainable
+    trainable: Values
     recipe: Recipe
     tower: VisionTower | None
     null: Tensor
@@ -46,27 +53,30 @@ class Keeping:
     texts: KeptTexts | None = None
     pictures: KeptPictures | None = None
 
+    def parts(self, recipe: Recipe) -> list[tuple[Kept, float]]:
+        """Those that there are, and how much each pair of them counts."""
+        both = ((self.texts, recipe.keep_weight), (self.pictures, recipe.prior_weight))
+        return [(kept, weight) for kept, weight in both if kept is not None]
+
 
 def gradients(
     run: Run, batch: Batch, keeping: Keeping | None = None
 ) -> tuple[float, dict[str, Tensor]]:
-    """The diffusion loss of a batch, and the gradient of everything for every trained tensor.
+    """The diffusion loss of a batch, and the gradient of everything for every tensor that moves.
 
     Everything: the diffusion loss, the pull, and the losses of what is kept, which the number
-    that is returned leaves out. The texts edit the batch's own pictures.
+    that is returned leaves out.
     """
-    keeping = keeping or Keeping()
-    values = run.trainable.values
+    parts = [] if keeping is None else keeping.parts(run.recipe)
+    values = {name: v for name, v in run.trainable.values.items() if v.requires_grad}
     inner = {name: value for name, value in values.items() if name.startswith(CROSS)}
     outer = {name: value for name, value in values.items() if name not in inner}
-    embeddings = [embeddings_of(run, batch)]
-    if keeping.pictures is not None:
-        embeddings.append(embeddings_of(run, keeping.pictures.batch))
+    embeddings = [embeddings_of(run, part) for part in (batch, *(k.batch for k, _ in parts))]
     leaves = [part.detach().requires_grad_(bool(outer)) for part in embeddings]
     wanted = [*inner.values(), *(leaves if outer else [])]
     sums = [torch.zeros_like(tensor) for tensor in wanted]
     total = 0.0
-    for loss, share in _pieces(run, batch, keeping, leaves):
+    for loss, share in _pieces(run, batch, parts, leaves):
         found = torch.autograd.grad(loss, wanted, allow_unused=True)  # a dropped prompt is unused
         sums = [s if g is None else s + g for s, g in zip(sums, found, strict=True)]
         total += share
@@ -77,18 +87,14 @@ def gradients(
 
 
 def _pieces(
-    run: Run, batch: Batch, keeping: Keeping, leaves: list[Tensor]
+    run: Run, batch: Batch, parts: list[tuple[Kept, float]], leaves: list[Tensor]
 ) -> Iterator[tuple[Tensor, float]]:
     """Losses, one graph at a time, and what each adds to the diffusion loss."""
     for index in batch.groups(run.chunk):
         loss = _chunk_loss(run, batch, index, leaves[0], run.recipe.drop)
         yield loss, float(loss.detach())
-    parts = (
-        (keeping.texts, run.recipe.keep_weight, leaves[0]),
-        (keeping.pictures, run.recipe.prior_weight, leaves[-1]),
-    )
-    for kept, weight, leaf in parts:
-        for index in kept.batch.groups(run.chunk) if kept is not None else ():
+    for (kept, weight), leaf in zip(parts, leaves[1:], strict=True):
+        for index in kept.batch.groups(run.chunk):
             yield weight / len(batch) * kept_loss(run, kept, index, leaf), 0.0
 
 
@@ -152,17 +158,39 @@ def _chunk_loss(run: Run, batch: Batch, index: Tensor, embeddings: Tensor, drop:
 
 def kept_loss(run: Run, kept: Kept, index: Tensor, embeddings: Tensor) -> Tensor:
     """Summed errors of the kept pairs `index` (G,) against what the model said at the start."""
-    batch, denoiser, start = kept.batch, run.denoiser, run.trainable.start
-    noise = torch.stack([batch.noise[k] for k in index.tolist()])
-    times = batch.times[index.to(batch.times.device)]
-    noisy = add_noise(denoiser.alphas_cumprod, batch.latents(index), noise, times)
+    noisy, times = _noisy(run, kept.batch, index)
+    if kept.said is None:
+        wanted = said_at_start(run, kept, index)
+    else:
+        wanted = torch.stack([kept.said[pair] for pair in index.tolist()])
+    context = kept.contexts(embeddings, index)
+    prediction = run.denoiser.predict(noisy, times, context, _deltas(run.trainable.live))
+    return _errors(run, prediction, wanted, times).sum()
+
+
+def said_at_start(run: Run, kept: Kept, index: Tensor) -> Tensor:
+    """Predictions (G, 4, h, w) float32 for the kept pairs `index` (G,) before any training."""
+    batch, start = kept.batch, run.trainable.start
+    noisy, times = _noisy(run, batch, index)
     with torch.no_grad():
         plain = start.apply(batch.source.embeds[batch.pictures])
         before = kept.contexts(plain, index)
-        wanted = denoiser.predict(noisy, times, before, _deltas(start))
-    context = kept.contexts(embeddings, index)
-    prediction = denoiser.predict(noisy, times, context, _deltas(run.trainable.live))
-    return _errors(run, prediction, wanted.float(), times).sum()
+        return run.denoiser.predict(noisy, times, before, _deltas(start)).float()
+
+
+def said_of_all(run: Run, kept: Kept) -> tuple[Tensor, ...]:
+    """The same for every pair, (4, h, w) each, in the order of the pairs."""
+    found: dict[int, Tensor] = {}
+    for index in kept.batch.groups(run.chunk):
+        found |= zip(index.tolist(), said_at_start(run, kept, index), strict=True)
+    return tuple(found[pair] for pair in range(len(kept.batch)))
+
+
+def _noisy(run: Run, batch: Batch, index: Tensor) -> tuple[Tensor, Tensor]:
+    """x_t (G, 4, h, w) and times (G,) of the pairs `index` (G,)."""
+    noise = torch.stack([batch.noise[k] for k in index.tolist()])
+    times = batch.times[index.to(batch.times.device)]
+    return add_noise(run.denoiser.alphas_cumprod, batch.latents(index), noise, times), times
 
 
 def _deltas(projection: Projection) -> Mapping[str, Gain]:

@@ -20,7 +20,9 @@ class Recipe:
     `cross_attention` (deltas of attn2 to_k and to_v), `vision` (deep prompts), `transformer`
     (low-rank deltas of every linear map in the transformer blocks, instead of cross_attention).
     residual_rank: of the map on e; 0: the shift alone. cross_rank: of the deltas; 0: full.
-    transformer_rank: of those of `transformer`.
+    transformer_rank: of those of `transformer`; listen: batches whose gradient says, before the
+    first step, in which directions these listen, see `listening`; 0: random ones. directions: the
+    factor of A in `transformer` deltas B A; 0: only B is trained.
     prompts: learnt tokens in each layer of the vision half. pictures: a step's pictures;
     levels: noise levels of each of them. drop: share of conditions replaced by the empty prompt.
     snr_limit: min-SNR's gamma, 0: none; the lower, the more the coarse (layout) counts.
@@ -28,8 +30,10 @@ class Recipe:
     noise level counts by the error of the clean picture it predicts, see `picture_weight`; 0: all
     alike. pull: weight of 1 - cos(e, closed form). decay: AdamW's.
     keep: a step's further noisy pictures whose prompt a text edits and whose prediction shall
-    stay what it was, see `keep`; keep_weight: how much each of them counts. prior, prior_weight:
-    the same for pictures that are given to stay what they were, where there are some.
+    stay what it was, see `keep`; keep_weight: how much each of them counts; keep_sets: steps take
+    turns with so many sets of them, and the model is asked once for each what it said; 0: each
+    step has its own. prior, prior_weight: the same for pictures that are given to stay what they
+    were, where there are some.
     """
 
     learning_rate: float
@@ -40,6 +44,8 @@ class Recipe:
     residual_rank: int = 0
     cross_rank: int = 8
     transformer_rank: int = 8
+    listen: int = 0
+    directions: float = 0.0
     prompts: int = 8
     pictures: int = 1
     levels: int = 16
@@ -51,6 +57,7 @@ class Recipe:
     layout: float = 0.0
     keep: int = 0
     keep_weight: float = 1.0
+    keep_sets: int = 0
     prior: int = 0
     prior_weight: float = 1.0
 

@@ -27,9 +27,10 @@ class Trainable:
     """Leaf tensors by name, and the projection that is alive with them.
 
     denoiser: only names and shapes are read. keys: (R, D), rows A of deltas of cross-attentions,
-    see `keys`. values: float32, with gradients. rates: AdamW's rate of each, 0 for what stays.
-    start: the projection that was given. live: the one
-    that gives whatever the values say, differentiably.
+    see `keys`. rates: AdamW's rate of each, 0 for what stays. values: float32, with gradients
+    unless they stay. listening: names `cross-attention.<map>` of whole blocks' deltas that begin
+    here, whose down may still be chosen. start: the projection that was given. live: the one that
+    gives whatever the values say, differentiably.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Trainable:
     ) -> None:
         self.start = _owned(projection)
         start = _starting(projection, recipe, denoiser, keys, tower, generator)
-        self.values = {
-            name: value.detach().to(device, torch.float32, copy=True).requires_grad_(True)
-            for name, value in start.items()
-        }
+        self.listening = _fresh(projection, recipe, denoiser)
         self.rates = {n: recipe.learning_rate * _rate(n, v, recipe) for n, v in start.items()}
+        self.values = {
+            name: value.detach().to(device, torch.float32, copy=True).requires_grad_(moves)
+            for name, value in start.items()
+            for moves in (self.rates[name] > 0,)
+        }
         self.live = with_trained(self.start, self.values)
 
     def frozen(self, values: Mapping[str, Tensor] | None = None) -> Projection:
@@ -61,6 +64,12 @@ class Trainable:
             for name, value in (values or self.values).items()
         }
         return with_trained(self.start, stored)
+
+    def listen(self, directions: Mapping[str, Tensor]) -> None:
+        """Let each of these deltas listen in its directions (R, C) from now on."""
+        with torch.no_grad():
+            for name, rows in directions.items():
+                self.values[f"{name}.down"].copy_(rows)
 
     def copies(self) -> dict[str, Tensor]:
         """The values as they are now, detached."""
@@ -147,6 +156,12 @@ def _going_on(known: Mapping[str, Tensor], fresh: dict[str, Tensor]) -> dict[str
     return start | {n: v for n, v in fresh.items() if n.rpartition(".")[0] not in taken}
 
 
+def _fresh(projection: Projection, recipe: Recipe, denoiser: Denoiser) -> tuple[str, ...]:
+    known = projection.cross_attention.deltas if projection.cross_attention else {}
+    names = denoiser.layers if recipe.transformer else {}
+    return tuple(f"{CROSS}.{name}" for name in names if name not in known)
+
+
 def _everywhere(
     layers: Mapping[str, tuple[int, int]], rank: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
@@ -156,8 +171,9 @@ def _everywhere(
         at = f"{CROSS}.{name}"
         # Each direction hears about as much as one input: a step then counts alike at all widths.
         bound = sqrt(3 / inputs)
-        start[f"{at}.down"] = bound * (2 * torch.rand(rank, inputs, generator=generator) - 1)
-        start[f"{at}.up"] = torch.zeros(outputs, rank)
+        rows = min(rank, inputs)
+        start[f"{at}.down"] = bound * (2 * torch.rand(rows, inputs, generator=generator) - 1)
+        start[f"{at}.up"] = torch.zeros(outputs, rows)
     return start
 
 
@@ -170,7 +186,7 @@ def _rate(name: str, value: Tensor, recipe: Recipe) -> float:
     if part == VISION:
         return recipe.vision
     if field == "down":
-        return 0.0  # see `keys`
+        return recipe.directions  # 0 where `keys` or the first gradients have chosen for good
     if not recipe.transformer and not at.endswith(READING):
         return 0.0  # of an earlier training of whole blocks
     factor = recipe.transformer or recipe.cross_attention

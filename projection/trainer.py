@@ -12,8 +12,8 @@ step alone, so a run that was interrupted goes on bit for bit as if it had not b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,9 +23,10 @@ from .batches import Batch, batch_of, generator_of, held_out_batches, picks
 from .cross_attention import check_maps
 from .denoiser import Denoiser, picture_weight, time_density
 from .errors import ImageToPromptError
-from .keep import kept_pictures, kept_texts
+from .keep import KeptTexts, kept_pictures, kept_texts
 from .keys import keys_of
-from .loss import Keeping, gradients, loss_of
+from .listening import directions_of
+from .loss import Keeping, gradients, loss_of, said_of_all
 from .pictures import Pictures, check_run
 from .projector import Projection
 from .recipes import Recipe
@@ -33,7 +34,8 @@ from .texts import Texts
 from .trainable import Trainable
 from .vision import VisionTower, check_tower
 
-_KEPT = 3 << 40  # a stream of randomness of its own, far from any step's number
+# Streams of randomness of their own, far from any step's number.
+_KEPT, _LISTENING, _SKETCH, _PRIOR = (part << 40 for part in (3, 4, 5, 6))
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Trainer:
                 generator_of(seed, -1), device,
             )  # fmt: skip
             self.adam = Adam(self.trainable.values)
+        self._kept: dict[int, KeptTexts] = {}
         self.losses: list[float] = []
         self.held_out_losses: list[tuple[int, float]] = []
         self.best: dict[str, Tensor] | None = None
@@ -137,16 +140,35 @@ class Trainer:
         step before.
         """
         with torch.inference_mode(False), torch.enable_grad():
+            if not self.losses:
+                self._listen()
             loss, slopes = gradients(self, self._batch(), self._keeping())
-            fine = loss == loss and all(bool(s.isfinite().all()) for s in slopes.values())
-            if not fine:
-                raise ImageToPromptError(
-                    "a finite loss", f"{loss} at step {self.steps_done + 1}",
-                    "Use a lower learning_rate, or check model and vae for NaN.",
-                )  # fmt: skip
+            self._check_finite({**slopes, "loss": torch.tensor(loss)})
             self.adam.update(self.trainable.values, slopes, self._rates(), self.recipe.decay)
         self.losses.append(loss)
         return loss
+
+    def _check_finite(self, slopes: Mapping[str, Tensor]) -> None:
+        if not all(bool(slope.isfinite().all()) for slope in slopes.values()):
+            raise ImageToPromptError(
+                "a finite loss", f"infinite or NaN numbers at step {self.steps_done + 1}",
+                "Use a lower learning_rate, or check model and vae for NaN.",
+            )  # fmt: skip
+
+    def _listen(self) -> None:
+        """Turn the deltas of whole blocks to what the loss asks of these pictures."""
+        names, batches = self.trainable.listening, []
+        if not names or not self.recipe.listen:
+            return
+        for turn in range(self.recipe.listen):
+            chosen = picks(len(self.pictures), self.recipe.pictures, turn, self.seed)
+            generator = generator_of(self.seed, _LISTENING + turn)
+            batches.append(
+                batch_of(self.pictures, chosen, self.recipe.levels, self.density, generator)
+            )
+        found = directions_of(self, names, batches, generator_of(self.seed, _SKETCH))
+        self._check_finite(found)
+        self.trainable.listen(found)
 
     def _batch(self) -> Batch:
         generator = generator_of(self.seed, self.steps_done)
@@ -156,16 +178,28 @@ class Trainer:
         return picks(len(self.pictures), self.recipe.pictures, self.steps_done, self.seed)
 
     def _keeping(self) -> Keeping:
-        generator = generator_of(self.seed, _KEPT + self.steps_done)
         recipe, texts, pictures = self.recipe, None, None
         if recipe.keep and self.texts is not None:
-            texts = kept_texts(
-                self.pictures, self._chosen(), recipe.keep, self.density, self.texts, generator
-            )
+            texts = self._kept_texts()
         if recipe.prior and self.prior is not None:
-            sos = self.null[0, 0]
+            sos, generator = self.null[0, 0], generator_of(self.seed, _PRIOR + self.steps_done)
             pictures = kept_pictures(self.prior, recipe.prior, self.density, sos, generator)
         return Keeping(texts, pictures)
+
+    def _kept_texts(self) -> KeptTexts:
+        """Those of this step: new ones, or one of a few sets of which the model is asked once."""
+        recipe, sets = self.recipe, self.recipe.keep_sets
+        turn = self.steps_done % sets if sets else self.steps_done
+        if turn in self._kept:
+            return self._kept[turn]
+        chosen = picks(len(self.pictures), recipe.pictures, turn, self.seed)
+        generator = generator_of(self.seed, _KEPT + turn)
+        kept = kept_texts(
+            self.pictures, chosen, recipe.keep, self.density, self.texts, generator
+        )
+        if sets:
+            self._kept[turn] = kept = replace(kept, said=said_of_all(self, kept))
+        return kept
 
     def _rates(self) -> dict[str, float]:
         if not self.planned:

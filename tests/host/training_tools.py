@@ -21,6 +21,11 @@ QUICK = Recipe(1e-2, embedding=1.0, cross_attention=1.0, residual_rank=2, cross_
 QUICK_FULL = Recipe(
     1e-2, embedding=1.0, cross_attention=1.0, vision=1.0, residual_rank=2, cross_rank=0, levels=1
 )
+# The way of the default presets: directions from a first gradient, texts kept in sets.
+QUICK_BLOCKS = Recipe(
+    1e-3, transformer=1.0, directions=1.0, transformer_rank=2, listen=1, levels=1, keep=1,
+    keep_sets=2, prior=1,
+)  # fmt: skip
 PRESET = "embedding + cross-attention"
 
 
