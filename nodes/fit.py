@@ -33,7 +33,7 @@ from .types import CATEGORY
 
 log = logging.getLogger(__name__)
 
-EPOCHS, HELD_OUT, PATIENCE = 30, 0.1, 5
+EPOCHS, HELD_OUT, PATIENCE = 30, 0.1, 10
 PRESETS = (TEXT_ONLY, *FIT)
 _PRESET = (
     f"What is trained. {TEXT_ONLY}: nothing by steps; an instant fit to captions, moved to where "

@@ -23,8 +23,7 @@ from .pictures import Pictures
 from .prompt import assemble, edit
 from .texts import Texts
 
-# Text weights that are drawn from, around the paper's 0.6.
-LIGHTEST, STRONGEST = 0.4, 1.3
+LIGHTEST = 0.4  # of the text weights that are drawn; the paper's own is 0.6
 
 
 class Kept(Protocol):
@@ -84,9 +83,11 @@ def kept_texts(
     count: int,
     density: Tensor,
     texts: Texts,
+    strongest: float,
     generator: torch.Generator,
 ) -> KeptTexts:
-    """`count` pairs of the chosen pictures in turn, each with a random text and text weight.
+    """`count` pairs of the chosen pictures in turn, each with a random text and text weight, the
+    latter up to `strongest`.
 
     Noise levels are drawn as `batch_of` does, from the same density.
     """
@@ -95,7 +96,7 @@ def kept_texts(
     drawn = batch_of(source, [chosen[k] for k in turns], 1, density, generator)
     batch = Batch(source, chosen, torch.tensor(turns), drawn.times, drawn.noise, drawn.u)
     which = torch.randint(len(texts.eos), (count,), generator=generator)
-    weights = LIGHTEST + (STRONGEST - LIGHTEST) * torch.rand(count, generator=generator)
+    weights = LIGHTEST + (strongest - LIGHTEST) * torch.rand(count, generator=generator)
     return KeptTexts(batch, texts, which, weights)
 
 

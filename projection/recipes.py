@@ -32,8 +32,8 @@ class Recipe:
     keep: a step's further noisy pictures whose prompt a text edits and whose prediction shall
     stay what it was, see `keep`; keep_weight: how much each of them counts; keep_sets: steps take
     turns with so many sets of them, and the model is asked once for each what it said; 0: each
-    step has its own. prior, prior_weight: the same for pictures that are given to stay what they
-    were, where there are some.
+    step has its own; strongest: their text weights go from 0.4 to it. prior, prior_weight: the
+    same for pictures that are given to stay what they were, where there are some.
     """
 
     learning_rate: float
@@ -58,17 +58,20 @@ class Recipe:
     keep: int = 0
     keep_weight: float = 1.0
     keep_sets: int = 0
+    strongest: float = 1.3
     prior: int = 0
     prior_weight: float = 1.0
 
 
 TEXT_ONLY = "text least squares"  # no gradient: `fit_from_text`, FitProjection only
-_REFINING = {"uniform": 0.3, "layout": 30.0}
+# Directions that the pictures themselves ask for.
+_BLOCKS = {"transformer": 1.0, "directions": 1.0, "uniform": 0.3, "layout": 30.0}
+_SETS = {"levels": 12, "keep": 4, "keep_weight": 1.5, "keep_sets": 8, "strongest": 0.9}
 # These change how prompts are read, so that texts must be kept from being drowned out.
 _KEEPING = {"levels": 12, "keep": 4, "keep_weight": 2.5, "uniform": 0.5, "layout": 30.0}
 REFINE = MappingProxyType(
     {
-        "transformer blocks": Recipe(0.008, transformer=1.0, **_REFINING),
+        "transformer blocks": Recipe(0.004, listen=1, **_BLOCKS, **_SETS),
         "cross-attention": Recipe(0.3, cross_attention=1.0, **_KEEPING),
         "embedding + cross-attention": Recipe(0.3, embedding=0.2, cross_attention=1.0, **_KEEPING),
         "embedding": Recipe(0.2, embedding=1.0, **_KEEPING),
@@ -81,7 +84,7 @@ _FITTING = {
 _READING = {"cross_rank": 16, "keep": 4, **_FITTING}
 FIT = MappingProxyType(
     {
-        "transformer blocks": Recipe(0.004, transformer=1.0, **_FITTING),
+        "transformer blocks": Recipe(0.004, listen=4, **_BLOCKS | _FITTING),
         "cross-attention": Recipe(2e-3, cross_attention=1.0, **_READING),
         # Those below have not been measured.
         "embedding + cross-attention": Recipe(

@@ -195,8 +195,9 @@ class Trainer:
         chosen = picks(len(self.pictures), recipe.pictures, turn, self.seed)
         generator = generator_of(self.seed, _KEPT + turn)
         kept = kept_texts(
-            self.pictures, chosen, recipe.keep, self.density, self.texts, generator
-        )
+            self.pictures, chosen, recipe.keep, self.density, self.texts, recipe.strongest,
+            generator,
+        )  # fmt: skip
         if sets:
             self._kept[turn] = kept = replace(kept, said=said_of_all(self, kept))
         return kept

@@ -129,7 +129,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
         optional=("regularization_image",),
         widgets={
             "epochs": 30, "preset": "transformer blocks", **_RATE, "held_out": 0.1,
-            "patience": 5, **_VIEW, "preview_every": 50,
+            "patience": 10, **_VIEW, "preview_every": 50,
         },
         pack=OURS,
         size=(400, 470),

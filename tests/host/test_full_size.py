@@ -45,6 +45,8 @@ def refined(model, request):
     largest = next(iter(REFINE.values()))
     assert largest.transformer and largest.transformer_rank == QUICK.transformer_rank == 8
     parts = {"cross_attention": 0.0, "cross_rank": 8, "residual_rank": 8, request.param: 1.0}
+    if request.param == "transformer":
+        parts |= {"listen": 1, "directions": 1.0}
     recipe = replace(QUICK, **parts)
     denoiser = HostDenoiser(model, 768)
     latents = (torch.randn(4, 8, 8, generator=generator(0)),)

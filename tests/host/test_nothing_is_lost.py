@@ -13,6 +13,7 @@ import torch
 
 from image_to_prompt.tests.host.training_tools import (
     QUICK,
+    QUICK_BLOCKS,
     alive_in_graphs,
     leftovers,
     make_tools,
@@ -21,6 +22,7 @@ from image_to_prompt.tests.host.training_tools import (
 )
 
 STEPS = 3
+BLOCKS = "transformer blocks"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,8 @@ def tools(host):
 @pytest.fixture(autouse=True)
 def quick(host, monkeypatch):
     for module, name in ((host.nodes.refine, "REFINE"), (host.nodes.fit, "FIT")):
-        monkeypatch.setattr(module, name, {"embedding + cross-attention": QUICK})
+        presets = {"embedding + cross-attention": QUICK, BLOCKS: QUICK_BLOCKS}
+        monkeypatch.setattr(module, name, presets)
 
 
 def give(tools):
@@ -122,6 +125,27 @@ def test_so_does_one_that_ends_at_any_step(tools, before, step, how):
         tools.refine(steps=STEPS)
     assert_as_before(tools, before)
     assert alive_in_graphs() <= graphs
+
+
+# Calls of the U-Net: where to listen, what is said of the kept text, and step 1's two passes.
+@pytest.mark.parametrize("call, how", [
+    (0, "interrupt"), (0, "error in backward"), (1, "out of memory"), (2, "error in backward"),
+    (3, "interrupt"), (3, "out of memory in backward"), (4, "interrupt"),
+])  # fmt: skip
+def test_so_does_one_of_whole_blocks_wherever_it_ends(tools, before, call, how):
+    graphs = alive_in_graphs()
+    with ending(tools, call, how):
+        tools.refine(steps=STEPS, preset=BLOCKS)
+    assert_as_before(tools, before)
+    assert alive_in_graphs() <= graphs
+
+
+def test_a_refinement_of_whole_blocks_leaves_the_models_as_they_were(tools, before):
+    model, projection, _ = tools.refine(steps=STEPS, preset=BLOCKS)
+    deltas = projection.cross_attention.deltas
+    assert any(".ff.net." in name for name in deltas)
+    assert not torch.equal(predicted(model), before[0][0])
+    assert_as_before(tools, before)
 
 
 @pytest.mark.parametrize("how", HOW[-2:])

@@ -14,11 +14,14 @@ from image_to_prompt.projection import TEXT_ONLY, ImageToPromptError, load_proje
 from image_to_prompt.tests.host.training_tools import (
     PRESET,
     QUICK,
+    QUICK_BLOCKS,
     QUICK_FULL,
     generator,
     make_tools,
     predicted,
 )
+
+BLOCKS = "transformer blocks"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def tools(host):
 
 @pytest.fixture(autouse=True)
 def quick(host, monkeypatch):
-    presets = {PRESET: QUICK, "full": QUICK_FULL}
+    presets = {PRESET: QUICK, "full": QUICK_FULL, BLOCKS: QUICK_BLOCKS}
     for module, name in ((host.nodes.refine, "REFINE"), (host.nodes.fit, "FIT")):
         monkeypatch.setattr(module, name, presets)
     monkeypatch.setattr(host.nodes.fit, "PRESETS", (TEXT_ONLY, *presets))
@@ -58,11 +61,12 @@ def test_the_node_schemas_have_the_promised_sockets(host):
     assert [i.id for i in schema.inputs] == ["model", "projection", "strength"]
 
 
-@pytest.mark.parametrize("preset", [PRESET, "full"])
+@pytest.mark.parametrize("preset", [PRESET, "full", BLOCKS])
 def test_no_steps_change_nothing(tools, preset):
     """Zero steps are the closed form bit for bit."""
     for model, projection, curve in (
-        tools.refine(steps=0, preset=PRESET), tools.fit(epochs=0, preset=preset)
+        tools.refine(steps=0, preset=PRESET if preset == "full" else preset),
+        tools.fit(epochs=0, preset=preset),
     ):  # fmt: skip
         assert torch.equal(predicted(model), predicted(tools.model))
         assert torch.equal(tools.embed(projection), tools.embed(tools.projection))
@@ -75,6 +79,12 @@ def test_the_same_seed_gives_the_same_result_and_another_one_does_not(tools, ref
     assert torch.equal(tools.embed(refined[1]), tools.embed(again[1]))
     assert torch.equal(refined[2], again[2])
     assert not torch.equal(tools.embed(refined[1]), tools.embed(other[1]))
+
+
+def test_so_does_it_where_whole_blocks_are_trained(tools):
+    mine, again, other = (tools.refine(preset=BLOCKS, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(predicted(mine[0]), predicted(again[0]))
+    assert not torch.equal(predicted(mine[0]), predicted(other[0]))
 
 
 def test_the_global_random_state_is_not_touched(tools):
