@@ -4,7 +4,8 @@ Where a preset trains the whole transformer blocks, their other linear maps gain
 
     k = W_k c + B A c          A: down (r, C), B: up (O, r);  or  k = W_k c + D c
 
-A picks out the pictures' own directions, see `keys`, or random ones. The U-Net itself is never
+A picks out directions of the pictures' prompts, see `keys`, or what the loss asks to hear, see
+`listening`. The U-Net itself is never
 touched: whoever runs it adds the change where it is wanted. Names are those of the modules in
 SD 1.x checkpoints without the prefix `model.diffusion_model.`, such as
 `input_blocks.1.1.transformer_blocks.0.attn2.to_k`.

@@ -165,7 +165,7 @@ def _fresh(projection: Projection, recipe: Recipe, denoiser: Denoiser) -> tuple[
 def _everywhere(
     layers: Mapping[str, tuple[int, int]], rank: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Low-rank deltas of all linear maps, listening in random directions."""
+    """Low-rank deltas of all linear maps, listening in random directions until told others."""
     start = {}
     for name, (outputs, inputs) in layers.items():
         at = f"{CROSS}.{name}"
