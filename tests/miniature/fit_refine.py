@@ -70,11 +70,11 @@ def row(bench: Bench, scenes: Scenes, settings: Recipe | None, steps: int = STEP
         drawn = bench.draw(
             projection, torch.cat(contexts), noise[i : i + 1].expand(1 + len(EDITS), -1, -1, -1)
         )
-        parts.append(_found(drawn, pictures[i : i + 1], scenes[i : i + 1], targets))
+        parts.append(found_of(drawn, pictures[i : i + 1], scenes[i : i + 1], targets))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _found(drawn: Tensor, reference: Tensor, scene: Scenes, targets: list[Scenes]) -> Found:
+def found_of(drawn: Tensor, reference: Tensor, scene: Scenes, targets: list[Scenes]) -> Found:
     """The picture against its reference, and whether the edits of colour and shape took."""
     found = measured(drawn[:1], reference, scene)
     for place, ((kind, weight), target) in enumerate(zip(EDITS, targets, strict=True), 1):
