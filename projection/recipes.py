@@ -71,7 +71,7 @@ _SETS = {"levels": 12, "keep": 4, "keep_weight": 1.5, "keep_sets": 8, "strongest
 _KEEPING = {"levels": 12, "keep": 4, "keep_weight": 2.5, "uniform": 0.5, "layout": 30.0}
 REFINE = MappingProxyType(
     {
-        "transformer blocks": Recipe(0.006, listen=1, **_BLOCKS, **_SETS),
+        "transformer blocks": Recipe(0.005, listen=1, **_BLOCKS, **_SETS),
         "cross-attention": Recipe(0.3, cross_attention=1.0, **_KEEPING),
         "embedding + cross-attention": Recipe(0.3, embedding=0.2, cross_attention=1.0, **_KEEPING),
         "embedding": Recipe(0.2, embedding=1.0, **_KEEPING),
