@@ -90,11 +90,7 @@ class Trainer:
             self.prior = None if prior is None else prior.owned()
             device = pictures.embeds.device
             self.texts = None if texts is None else texts.owned(device)
-            kind, schedule = denoiser.prediction, denoiser.alphas_cumprod
-            self.density = time_density(kind, schedule, recipe.snr_limit, recipe.uniform)
-            weights = picture_weight(kind, schedule, recipe.layout)
-            # Scaled to a mean of 1 over a run, so that the loss is read as ever.
-            self.loss_weights = weights / (weights * self.density).sum()
+            self.density, self.loss_weights = _times(denoiser, recipe)
             self.null = null.detach().float().to(device, copy=True)
             self.trainable = Trainable(
                 projection, recipe, denoiser, self._keys(projection), tower,
@@ -233,6 +229,15 @@ class Trainer:
         """The best by held-out loss where `validate` was called, else `current()`."""
         with torch.inference_mode(False):
             return self.trainable.frozen(self.best)
+
+
+def _times(denoiser: Denoiser, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """How often each time step is drawn, and how much its error counts, (T,) each."""
+    kind, schedule = denoiser.prediction, denoiser.alphas_cumprod
+    density = time_density(kind, schedule, recipe.snr_limit, recipe.uniform)
+    weights = picture_weight(kind, schedule, recipe.layout)
+    # Scaled to a mean of 1 over a run, so that the loss is read as ever.
+    return density, weights / (weights * density).sum()
 
 
 def refine(trainer: Trainer, steps: int) -> Iterator[Progress]:
