@@ -44,6 +44,13 @@ def check_count(value: int, name: str, lowest: int) -> int:
     return value
 
 
+def check_text(value: str, name: str) -> str:
+    """A text; values on links can be anything."""
+    if not isinstance(value, str):
+        raise ImageToPromptError(f"{name} as a text", type(value).__name__, f"Correct {name}.")
+    return value
+
+
 def check_choice(value: str, options: Iterable[str], name: str) -> str:
     """One of a combo's options; ComfyUI before 0.33 does not check them."""
     allowed = list(options)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..projection import REFINE, Projection, recipe, refine
 from . import host, training_inputs
-from .checks import check_choice, check_count, check_number
+from .checks import check_choice, check_count, check_number, check_text
 from .host import io
 from .pictures import single_pictures
 from .training import CROPS, Models, outputs, pictures_of, run, trainer_of
@@ -49,6 +49,16 @@ class OnlineRefine(io.ComfyNode):
                 ),
                 *training_inputs.settings(REFINE, next(iter(REFINE)), _PRESET),
                 *training_inputs.options(every=10),
+                io.String.Input(
+                    "keep_texts",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip=(
+                        "Texts that you mean to edit with, one a line: training keeps their say. "
+                        "Empty: phrases of all kinds."
+                    ),
+                ),
             ],
             outputs=training_inputs.results(),
         )
@@ -70,6 +80,7 @@ class OnlineRefine(io.ComfyNode):
         size: int = 512,
         memory: str = "automatic",
         preview_every: int = 10,
+        keep_texts: str = "",
     ) -> io.NodeOutput:
         chosen = recipe(REFINE, preset, check_number(learning_rate, "learning_rate"))
         check_choice(crop, CROPS, "crop")
@@ -77,9 +88,14 @@ class OnlineRefine(io.ComfyNode):
         singles = single_pictures([image], crop)
         models = Models(model, vae, clip, clip_vision, projection, memory)
         pictures = pictures_of(models, singles, chosen, crop, check_count(size, "size", 64))
-        trainer = trainer_of(models, pictures, chosen, seed, steps)
+        trainer = trainer_of(models, pictures, chosen, seed, steps, kept=lines(keep_texts))
         run(models, trainer, pictures, refine(trainer, steps), steps, preview_every)
         return outputs(models, trainer)
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a text that say something."""
+    return [line.strip() for line in check_text(text, "keep_texts").splitlines() if line.strip()]
 
 
 NODES = [OnlineRefine]

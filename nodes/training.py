@@ -79,9 +79,9 @@ class Models:
         """The encoded empty prompt (1, 77, D)."""
         return host.encode_text(self.clip, "").entries[0][0]
 
-    def texts(self) -> Texts:
-        """Phrases whose say training is to keep."""
-        return encoded_texts(self.clip, phrases(_PHRASES))
+    def texts(self, kept: Sequence[str] = ()) -> Texts:
+        """Texts whose say training is to keep; none given: phrases of all kinds."""
+        return encoded_texts(self.clip, kept or phrases(_PHRASES))
 
     def chunk(self, pictures: Pictures) -> int:
         """How many noisy pictures the model is to see at a time, as `memory` says; 0: all."""
@@ -113,13 +113,14 @@ def trainer_of(
     planned: int,
     held_out: Pictures | None = None,
     prior: Pictures | None = None,
+    kept: Sequence[str] = (),
 ) -> Trainer:
-    """A trainer of the user's models, before its first of the planned steps."""
+    """A trainer of the user's models, before its first of the planned steps; kept: texts."""
     tower = HostTower(models.clip_vision, models.denoiser.device) if recipe.vision else None
     return Trainer(
         models.denoiser, models.projection, pictures, models.null_prompt(), recipe, seed,
-        held_out, tower, models.chunk(pictures), planned, models.texts() if recipe.keep else None,
-        prior,
+        held_out, tower, models.chunk(pictures), planned,
+        models.texts(kept) if recipe.keep else None, prior,
     )  # fmt: skip
 
 

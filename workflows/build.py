@@ -190,7 +190,7 @@ def refine_and_vary() -> Graph:
     """Thirty steps on a picture, then variations of it."""
     graph = Sd1(notes.REFINE_AND_VARY)
     picture = graph.picture(0)
-    refined = graph.train("OnlineRefine", picture, 480)
+    refined = graph.train("OnlineRefine", picture, 560)
     return graph.finish_trained(refined, picture, "refine_and_vary")
 
 
@@ -198,7 +198,7 @@ def refine_and_edit() -> Graph:
     """Thirty steps on a picture, then a text changes it."""
     graph = Sd1(notes.REFINE_AND_EDIT)
     picture = graph.picture(0)
-    refined = graph.train("OnlineRefine", picture, 480)
+    refined = graph.train("OnlineRefine", picture, 560, keep_texts="in the snow")
     return graph.finish_trained(refined, picture, "refine_and_edit", text="in the snow")
 
 

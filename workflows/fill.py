@@ -36,8 +36,9 @@ def fill(
 
     images: names in the server's input folder, one for each LoadImage node, in the order of
     node numbers. texts: for the ImageToPromptEmbed nodes, in the same order; fewer leave the
-    rest as they are. settings: values by a name of SETTINGS or by 'Class.input', for every node
-    of that class, or by 'number.input' for one node. Raises FillError.
+    rest as they are. An OnlineRefine node that keeps texts keeps these. settings: values by a name
+    of SETTINGS or by 'Class.input', for every node of that class, or by 'number.input' for one
+    node. Raises FillError.
     """
     graph = copy.deepcopy(graph)
     loaders = nodes_of(graph, "LoadImage")
@@ -50,6 +51,9 @@ def fill(
         graph[number]["inputs"]["image"] = image
     for number, text in zip(embeds, texts, strict=False):
         graph[number]["inputs"]["text"] = text
+    for number in nodes_of(graph, "OnlineRefine"):
+        if texts and graph[number]["inputs"].get("keep_texts"):
+            graph[number]["inputs"]["keep_texts"] = "\n".join(texts)
     for name, value in (settings or {}).items():
         _set(graph, SETTINGS.get(name, name), value)
     return graph

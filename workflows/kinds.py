@@ -118,9 +118,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
         sockets=_TRAINING,
         widgets={
             "steps": 30, "preset": "transformer blocks", **_RATE, **_VIEW, "preview_every": 10,
+            "keep_texts": "",
         },
         pack=OURS,
-        size=(400, 420),
+        size=(400, 500),
     ),
     "FitProjection": Kind(
         "Fit Projection",

@@ -6,6 +6,9 @@ Each of n held-out pictures (the first ones of the evaluation's row `refined`) i
 node, and drawn and edited by core's sampler, before and after, from the same noise. About a minute
 a picture on two cores. What is done is kept in build/refine_in_host.pt, from where the next run
 goes on. Run by the host's own Python.
+
+The node keeps the say of phrases of this world, as in the evaluation: of its own, such as "a small
+red chair", the miniature knows a word or two.
 """
 
 from __future__ import annotations
@@ -65,6 +68,13 @@ def loaded(folder: str) -> SimpleNamespace:
     )
 
 
+def known_phrases() -> str:
+    """One a line, as the evaluation has them, see `fit_common.Bench.texts`."""
+    from miniature.world import COLOURS, SHAPES
+
+    return "\n".join(f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES)
+
+
 def measure(host: SimpleNamespace, options: argparse.Namespace) -> None:
     """Both rows, picture by picture, and the table of what is there so far."""
     import torch
@@ -112,7 +122,7 @@ def found(host: SimpleNamespace, picture, scene, index: int, steps: int) -> dict
     model, projection, _ = host.classes["OnlineRefine"].execute(
         model=host.model, vae=host.vae, clip=host.clip, clip_vision=host.vision,
         projection=host.projection, image=image, steps=steps, preset="transformer blocks",
-        learning_rate=0.0, seed=0, preview_every=0,
+        learning_rate=0.0, seed=0, preview_every=0, keep_texts=known_phrases(),
     ).args  # fmt: skip
     drawn, targets = [drawn_by(host, model, projection, image, "", 0.6, index)], []
     for kind, weight in EDITS:

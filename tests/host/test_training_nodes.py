@@ -87,6 +87,20 @@ def test_so_does_it_where_whole_blocks_are_trained(tools):
     assert not torch.equal(predicted(mine[0]), predicted(other[0]))
 
 
+def test_the_texts_that_are_kept_are_the_users_own(tools):
+    given = " in the snow \n\nin the rain\n"
+    mine = tools.refine(preset=BLOCKS, keep_texts=given)
+    again = tools.refine(preset=BLOCKS, keep_texts="in the snow\nin the rain")
+    other = tools.refine(preset=BLOCKS)
+    assert torch.equal(predicted(mine[0]), predicted(again[0]))
+    assert not torch.equal(predicted(mine[0]), predicted(other[0]))
+
+
+def test_kept_texts_that_are_none_are_an_error(tools):
+    with pytest.raises(ImageToPromptError, match="keep_texts as a text"):
+        tools.refine(preset=BLOCKS, keep_texts=3)
+
+
 def test_the_global_random_state_is_not_touched(tools):
     torch.manual_seed(5)
     state = torch.get_rng_state()

@@ -24,6 +24,12 @@ def test_fewer_texts_leave_the_rest_as_it_was():
     assert values(fill(REGIONS, [], ["day"]), "ImageToPromptEmbed", "text") == ["day", ""]
 
 
+def test_a_refinement_that_keeps_texts_keeps_what_is_written():
+    kept = ("OnlineRefine", "keep_texts")
+    assert values(fill(build.refine_and_edit().api(), [], ["at night"]), *kept) == ["at night"]
+    assert values(fill(build.refine_and_vary().api(), [], ["at night"]), *kept) == [""]
+
+
 def test_nodes_are_ordered_as_numbers_not_as_text():
     graph = {str(n): {"class_type": "LoadImage", "inputs": {}} for n in (10, 9, 100)}
     assert nodes_of(graph, "LoadImage") == ["9", "10", "100"]
