@@ -15,6 +15,7 @@ from ..projection import (
     ImageToPromptError,
     Projection,
     Recipe,
+    Trainer,
     captions,
     fit,
     fit_from_text,
@@ -158,7 +159,18 @@ def _fit(
     with Unfinished(trainer, name) as unfinished:
         progress = unfinished.keeping(fit(trainer, epochs, patience))
         run(models, trainer, pictures, progress, total, preview_every)
+    warn_unless_better(trainer)
     return outputs(models, trainer)
+
+
+def warn_unless_better(trainer: Trainer) -> None:
+    """Say so where the best state by the held-out loss is the one before the first step."""
+    losses = [loss for _, loss in trainer.held_out_losses]
+    if len(losses) > 1 and min(losses) == losses[0]:
+        log.warning(
+            "no epoch lowered the loss on the held-out pictures: the projection is as it came. "
+            "More pictures or a lower learning_rate may help; held_out 0 keeps the last state."
+        )
 
 
 def _recipe(preset: str, learning_rate: float, crop: str) -> tuple[float, Recipe]:

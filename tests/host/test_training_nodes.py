@@ -6,6 +6,7 @@ Random weights: wiring and laws only, nothing about pictures.
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,14 @@ def test_the_texts_that_are_kept_are_the_users_own(tools):
 def test_kept_texts_that_are_none_are_an_error(tools):
     with pytest.raises(ImageToPromptError, match="keep_texts as a text"):
         tools.refine(preset=BLOCKS, keep_texts=3)
+
+
+def test_a_fit_that_gained_nothing_says_so(host, caplog):
+    for losses, warned in (([0.2, 0.3, 0.2], True), ([0.2, 0.1], False), ([0.2], False)):
+        caplog.clear()
+        run = SimpleNamespace(held_out_losses=list(enumerate(losses)))
+        host.nodes.fit.warn_unless_better(run)
+        assert ("no epoch lowered the loss" in caplog.text) == warned
 
 
 def test_the_global_random_state_is_not_touched(tools):
