@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from ..projection import (
     ImageToPromptError,
     Projection,
     Recipe,
-    Trainer,
     captions,
     fit,
     fit_from_text,
@@ -31,8 +29,6 @@ from .pictures import single_pictures
 from .resume import Unfinished
 from .training import CROPS, Models, outputs, pictures_of, run, run_name, trainer_of
 from .types import CATEGORY
-
-log = logging.getLogger(__name__)
 
 EPOCHS, HELD_OUT, PATIENCE = 30, 0.1, 10
 PRESETS = (TEXT_ONLY, *FIT)
@@ -159,18 +155,7 @@ def _fit(
     with Unfinished(trainer, name) as unfinished:
         progress = unfinished.keeping(fit(trainer, epochs, patience))
         run(models, trainer, pictures, progress, total, preview_every)
-    warn_unless_better(trainer)
     return outputs(models, trainer)
-
-
-def warn_unless_better(trainer: Trainer) -> None:
-    """Say so where the best state by the held-out loss is the one before the first step."""
-    losses = [loss for _, loss in trainer.held_out_losses]
-    if len(losses) > 1 and min(losses) == losses[0]:
-        log.warning(
-            "no epoch lowered the loss on the held-out pictures: the projection is as it came. "
-            "More pictures or a lower learning_rate may help; held_out 0 keeps the last state."
-        )
 
 
 def _recipe(preset: str, learning_rate: float, crop: str) -> tuple[float, Recipe]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from .host_unet import HostDenoiser
 from .host_vision import HostTower, image_embeddings, preprocessed
 from .pictures import fitted_to
 from .preview import sample
+
+log = logging.getLogger(__name__)
 
 CROPS = ("center", "none")
 FRUGAL = "low"
@@ -151,8 +154,19 @@ def preview(models: Models, projection: Projection, pictures: Pictures) -> Tenso
     return sample(models.denoiser, context, pictures.latents[0].shape, deltas)
 
 
+def warn_unless_better(trainer: Trainer) -> None:
+    """Say so where the best state by the held-out loss is the one before the first step."""
+    losses = [loss for _, loss in trainer.held_out_losses]
+    if len(losses) > 1 and min(losses) == losses[0]:
+        log.warning(
+            "no epoch lowered the loss on the held-out pictures: the projection is as it came. "
+            "More pictures or a lower learning_rate may help; held_out 0 keeps the last state."
+        )
+
+
 def outputs(models: Models, trainer: Trainer) -> host.io.NodeOutput:
     """MODEL, PROJECTION, and the curve."""
+    warn_unless_better(trainer)
     projection = trainer.result()
     return host.io.NodeOutput(
         with_changes(models.model, projection.cross_attention, 1.0),

@@ -106,7 +106,7 @@ def test_a_fit_that_gained_nothing_says_so(host, caplog):
     for losses, warned in (([0.2, 0.3, 0.2], True), ([0.2, 0.1], False), ([0.2], False)):
         caplog.clear()
         run = SimpleNamespace(held_out_losses=list(enumerate(losses)))
-        host.nodes.fit.warn_unless_better(run)
+        host.nodes.training.warn_unless_better(run)
         assert ("no epoch lowered the loss" in caplog.text) == warned
 
 
