@@ -23,7 +23,7 @@ SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
 STEERED = ("edit", "refine_and_edit")  # workflows with a text
 WIDE = {"two_regions": 128}  # two squares side by side
-FITTED, EPOCHS = 12, 12  # pictures and epochs: enough to show what the workflow does
+FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does
 
 
 def compose(result: Path, references: Sequence[Path], out: Path) -> Path:
