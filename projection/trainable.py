@@ -22,6 +22,8 @@ from .projector import Projection
 from .recipes import Recipe
 from .vision import VisionTower
 
+_MINIATURE = 96  # width of the text encoder that rates were chosen on
+
 
 class Trainable:
     """Leaf tensors by name, and the projection that is alive with them.
@@ -46,7 +48,8 @@ class Trainable:
         self.start = _owned(projection)
         start = _starting(projection, recipe, denoiser, keys, tower, generator)
         self.listening = _fresh(projection, recipe, denoiser)
-        self.rates = {n: recipe.learning_rate * _rate(n, v, recipe) for n, v in start.items()}
+        rate = recipe.learning_rate * (_width_factor(projection) if recipe.listen else 1.0)
+        self.rates = {n: rate * _rate(n, v, recipe) for n, v in start.items()}
         self.values = {
             name: value.detach().to(device, torch.float32, copy=True).requires_grad_(moves)
             for name, value in start.items()
@@ -175,6 +178,14 @@ def _everywhere(
         start[f"{at}.down"] = bound * (2 * torch.rand(rows, inputs, generator=generator) - 1)
         start[f"{at}.up"] = torch.zeros(outputs, rows)
     return start
+
+
+def _width_factor(projection: Projection) -> float:
+    """Rows along a gradient hear with the root of the width, so that a step counts for more.
+
+    Rates were chosen on the miniature, whose text encoder is 96 wide.
+    """
+    return min(1.0, sqrt(_MINIATURE / projection.encoder.text_width))
 
 
 def _rate(name: str, value: Tensor, recipe: Recipe) -> float:

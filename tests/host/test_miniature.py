@@ -206,7 +206,7 @@ def test_refined_in_the_host_a_picture_comes_nearer_to_its_reference(
         prompt = embed(host, loaded, form, reference)
         drawn = torch.cat([sampled(which, loaded, prompt, seed) for seed in (1, 2, 3)])
         errors.append(float((drawn - image).abs().mean()))
-    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.6 * errors[0]
 
 
 def sampled(model, loaded, prompt: Tensor, seed: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from image_to_prompt.projection.batches import generator_of
 from image_to_prompt.projection.checkpoint import load_checkpoint, save_checkpoint
 from image_to_prompt.projection.listening import directions_of
 from image_to_prompt.projection.loss import gradients
+from image_to_prompt.projection.trainable import _width_factor
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection import toys
 
@@ -175,3 +177,9 @@ def test_numbers_that_are_not_finite_stop_it_before_anything_changes():
     with pytest.raises(ImageToPromptError, match="finite loss"):
         run.step()
     assert all(torch.equal(v, before[n]) for n, v in run.trainable.values.items())
+
+
+@pytest.mark.parametrize("width, factor", [(96, 1.0), (32, 1.0), (384, 0.5), (768, 8**-0.5)])
+def test_a_step_counts_alike_in_wider_models(width, factor):
+    wide = SimpleNamespace(encoder=SimpleNamespace(text_width=width))
+    assert _width_factor(wide) == pytest.approx(factor)
