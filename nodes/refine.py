@@ -85,10 +85,11 @@ class OnlineRefine(io.ComfyNode):
         chosen = recipe(REFINE, preset, check_number(learning_rate, "learning_rate"))
         check_choice(crop, CROPS, "crop")
         check_count(steps, "steps", 0)
+        kept = lines(keep_texts)
         singles = single_pictures([image], crop)
         models = Models(model, vae, clip, clip_vision, projection, memory)
         pictures = pictures_of(models, singles, chosen, crop, check_count(size, "size", 64))
-        trainer = trainer_of(models, pictures, chosen, seed, steps, kept=lines(keep_texts))
+        trainer = trainer_of(models, pictures, chosen, seed, steps, kept=kept)
         run(models, trainer, pictures, refine(trainer, steps), steps, preview_every)
         return outputs(models, trainer)
 

@@ -16,9 +16,10 @@ from .errors import ImageToPromptError
 class Recipe:
     """How to train. A part whose rate is 0 is not trained.
 
-    learning_rate: of AdamW, times each part's own factor: `embedding` (residual on e),
-    `cross_attention` (deltas of attn2 to_k and to_v), `vision` (deep prompts), `transformer`
-    (low-rank deltas of every linear map in the transformer blocks, instead of cross_attention).
+    learning_rate: of AdamW, less in wide models where `listen` is set (see `trainable`), times
+    each part's own factor: `embedding` (residual on e), `cross_attention` (deltas of attn2 to_k
+    and to_v), `vision` (deep prompts), `transformer` (low-rank deltas of every linear map in the
+    transformer blocks, instead of cross_attention).
     residual_rank: of the map on e; 0: the shift alone. cross_rank: of the deltas; 0: full.
     transformer_rank: of those of `transformer`; listen: batches whose gradient says, before the
     first step, in which directions these listen, see `listening`; 0: random ones. directions: the

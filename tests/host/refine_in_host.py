@@ -5,7 +5,7 @@
 Each of n held-out pictures (the first ones of the evaluation's row `refined`) is refined on by the
 node, and drawn and edited by core's sampler, before and after, from the same noise. About a minute
 a picture on two cores. What is done is kept in build/refine_in_host.pt, from where the next run
-goes on. Run by the host's own Python.
+goes on: delete it when what is measured has changed. Run by the host's own Python.
 
 The node keeps the say of phrases of this world, as in the evaluation: of its own, such as "a small
 red chair", the miniature knows a word or two.
