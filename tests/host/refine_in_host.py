@@ -1,11 +1,12 @@
 """OnlineRefine on the widened miniature, all of it in one real host, as a user's graph runs it.
 
-    python tests/host/refine_in_host.py --host <ComfyUI> --n 20
+    python tests/host/refine_in_host.py --host <ComfyUI> --n 100
 
 Each of n held-out pictures (the first ones of the evaluation's row `refined`) is refined on by the
 node, and drawn and edited by core's sampler, before and after, from the same noise. About a minute
-a picture on two cores. What is done is kept in build/refine_in_host.pt, from where the next run
-goes on: delete it when what is measured has changed. Run by the host's own Python.
+a picture on two cores. Each leaves a file in build/refine_in_host, so that the next run goes on
+and runs beside each other share the work (`--first 0 --every 2`, `--first 1 --every 2`): delete the
+folder when what is measured has changed. Run by the host's own Python.
 
 The node keeps the say of phrases of this world, as in the evaluation: of its own, such as "a small
 red chair", the miniature knows a word or two.
@@ -29,7 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", type=Path, required=True)
     parser.add_argument("--n", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "refine_in_host.pt")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "refine_in_host")
     options = parser.parse_args()
     sys.argv = sys.argv[:1]
     bench_in_host.register_checkout()
@@ -83,14 +86,17 @@ def measure(host: SimpleNamespace, options: argparse.Namespace) -> None:
     from miniature.world import Scenes, render, sample
 
     scenes = sample(100, "test", generator_of(SCENE_SEED, 0))
-    done = torch.load(options.out, weights_only=True) if options.out.exists() else []
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    for index in range(len(done), options.n):
+    options.out.mkdir(parents=True, exist_ok=True)
+    for index in range(options.first, options.n, options.every):
+        file = options.out / f"{index:03}.pt"
+        if file.exists():
+            continue
         scene = Scenes(**{name: value[index : index + 1] for name, value in vars(scenes).items()})
         picture = (255 * render(scene)).round() / 255  # as a file holds it
-        done.append([found(host, picture, scene, index, steps) for steps in (0, 30)])
-        torch.save(done, options.out)
-        print(f"{index + 1} of {options.n}", flush=True)
+        torch.save([found(host, picture, scene, index, steps) for steps in (0, 30)], file)
+        print(file, flush=True)
+    done = [torch.load(file, weights_only=True) for file in sorted(options.out.glob("*.pt"))]
+    print(f"{len(done)} pictures")
     plain, mine = (joined([pair[k] for pair in done]) for k in (0, 1))
     print(show("closed form", plain, plain))
     print(show("refined in the host", mine, plain))
@@ -135,7 +141,7 @@ def found(host: SimpleNamespace, picture, scene, index: int, steps: int) -> dict
 
 
 def drawn_by(host: SimpleNamespace, model, projection, image, text: str, weight: float, seed: int):
-    """A picture (1, 64, 64, 3) by core's sampler, as the evaluation draws: 12 steps, guidance 3."""
+    """Pictures (N, 64, 64, 3) by core's sampler, as the evaluation draws: 12 steps, guidance 3."""
     import torch
 
     import nodes
@@ -145,7 +151,7 @@ def drawn_by(host: SimpleNamespace, model, projection, image, text: str, weight:
         text_weight=weight, strength=1.0, images="one prompt per image", crop="center",
     ).result[0]  # fmt: skip
     [negative] = nodes.CLIPTextEncode().encode(host.clip, "")
-    latent = {"samples": torch.zeros(1, 4, 8, 8)}
+    latent = {"samples": torch.zeros(len(image), 4, 8, 8)}
     [done] = nodes.common_ksampler(
         model, seed, 12, 3.0, "dpmpp_2m", "normal", positive, negative, latent
     )
