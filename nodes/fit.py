@@ -18,6 +18,7 @@ from ..projection import (
     fit,
     fit_from_text,
     recipe,
+    text_projection_of,
 )
 from . import host, training_inputs
 from .checks import check_choice, check_count, check_number
@@ -144,18 +145,18 @@ def _fit(
         return _from_text(models, singles, crop)
     seen, unseen = _split(singles, check_number(held_out, "held_out"), seed)
     check_count(size, "size", 64)
-    pictures, judged, prior = (
+    parts = [
         pictures_of(models, some, chosen, crop, size) if some else None
         for some in (seen, unseen, others)
-    )
+    ]
     total = epochs * -(-len(seen) // chosen.pictures)
-    trainer = trainer_of(models, pictures, chosen, seed, total, judged, prior)
+    trainer = trainer_of(models, parts[0], chosen, seed, total, *parts[1:])
     settings = (len(others), preset, rate, seed, epochs, held_out, crop, size)
     name = run_name(models, [*singles, *others], *settings)
     with Unfinished(trainer, name) as unfinished:
         progress = unfinished.keeping(fit(trainer, epochs, patience))
-        run(models, trainer, pictures, progress, total, preview_every)
-    return outputs(models, trainer)
+        run(models, trainer, parts[0], progress, total, preview_every)
+        return outputs(models, trainer)
 
 
 def _recipe(preset: str, learning_rate: float, crop: str) -> tuple[float, Recipe]:
@@ -197,6 +198,7 @@ def _split(singles: list[Tensor], share: float, seed: int) -> tuple[list[Tensor]
 
 def _from_text(models: Models, singles: list[Tensor], crop: str) -> io.NodeOutput:
     """The fit without steps: captions of the pack's own, and these pictures' mean."""
+    text_projection_of(models.projection)  # or an error, before any work
     embeds = torch.cat(list(image_embeddings(models.clip_vision, singles, crop)))
     states = caption_states(models.clip, captions())
     fitted = fit_from_text(models.projection, states, embeds)

@@ -85,14 +85,4 @@ def on_each(items: Sequence[Any], action: Callable[[Any], Any]) -> list[Any]:
 
 def unfinished_path(name: str) -> str:
     """Where the run of this name is kept until it is done, in the user's output folder."""
-    folder = os.path.join(folder_paths.get_output_directory(), UNFINISHED)
-    os.makedirs(folder, exist_ok=True)
-    return os.path.join(folder, f"{name}{SUFFIX}")
-
-
-def model_marks(model: Any) -> list[Tensor]:
-    """A few of the model's own weights, to tell one model from another; on the CPU."""
-    prefix = "diffusion_model.input_blocks."
-    found = model.get_key_patches(prefix)
-    chosen = [key for key in sorted(found) if key.endswith((".attn2.to_k.weight", "0.0.weight"))]
-    return [found[key][0][0].detach().float().cpu() for key in chosen[:4]]
+    return os.path.join(folder_paths.get_output_directory(), UNFINISHED, f"{name}{SUFFIX}")

@@ -29,6 +29,7 @@ from ..projection.encoder import fingerprint
 from . import host, host_training
 from .checks import check_choice, check_projection
 from .curve import loss_curve
+from .host_marks import model_mark
 from .host_patches import with_changes
 from .host_text import encoded_texts
 from .host_unet import HostDenoiser
@@ -86,9 +87,10 @@ class Models:
         """Texts whose say training is to keep; none given: phrases of all kinds."""
         return encoded_texts(self.clip, kept or phrases(_PHRASES))
 
-    def chunk(self, pictures: Pictures) -> int:
+    def chunk(self, *pictures: Pictures | None) -> int:
         """How many noisy pictures the model is to see at a time, as `memory` says; 0: all."""
-        largest = max((latents.shape[1:] for latents in pictures.latents), key=math.prod)
+        every = [latents.shape[1:] for some in pictures if some for latents in some.latents]
+        largest = max(every, key=math.prod)
         return MEMORY[self.memory](self.denoiser.fitting(largest))
 
 
@@ -122,7 +124,7 @@ def trainer_of(
     tower = HostTower(models.clip_vision, models.denoiser.device) if recipe.vision else None
     return Trainer(
         models.denoiser, models.projection, pictures, models.null_prompt(), recipe, seed,
-        held_out, tower, models.chunk(pictures), planned,
+        held_out, tower, models.chunk(pictures, held_out, prior), planned,
         models.texts(kept) if recipe.keep else None, prior,
     )  # fmt: skip
 
@@ -178,7 +180,8 @@ def outputs(models: Models, trainer: Trainer) -> host.io.NodeOutput:
 def run_name(models: Models, singles: Sequence[Tensor], *settings: object) -> str:
     """A name that is the same for the same pictures, models, projection and settings."""
     digest = hashlib.sha256(repr(settings).encode())
-    known = [models.projection.matrix, *host_training.model_marks(models.model)]
+    digest.update(model_mark(models.model).encode())
+    known = [models.projection.matrix]
     residual = models.projection.residual
     if residual is not None:
         known += [residual.down, residual.up, residual.shift]

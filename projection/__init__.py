@@ -32,7 +32,7 @@ from .prompt import (
 from .recipes import FIT, REFINE, TEXT_ONLY, Recipe, recipe
 from .residual import Residual
 from .storage import is_projection, load_projection, save_projection
-from .text_fit import fit_from_text
+from .text_fit import fit_from_text, text_projection_of
 from .texts import Texts
 from .trainer import Progress, Trainer, fit, refine
 from .vision import DeepPrompts, VisionTower, check_tower, encode_pictures
@@ -98,4 +98,5 @@ __all__ = [
     "save_checkpoint",
     "save_projection",
     "spherical_mean",
+    "text_projection_of",
 ]

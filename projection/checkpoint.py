@@ -88,12 +88,15 @@ def _adopt(trainer: Trainer, tensors: dict[str, Tensor], facts: dict[str, str]) 
 
 
 def run_fingerprint(trainer: Trainer) -> str:
-    """SHA-256 of everything a run's steps depend on but the model's weights."""
+    """SHA-256 of everything a run's steps depend on but the model's weights.
+
+    How many noisy pictures the model sees at a time is not in it: a run that was too large for
+    the memory goes on in smaller parts, the same up to rounding.
+    """
     digest = hashlib.sha256()
     settings = {
         "recipe": asdict(trainer.recipe),
         "seed": trainer.seed,
-        "chunk": trainer.chunk,
         "planned": trainer.planned,
         "prediction": trainer.denoiser.prediction,
         "maps": {name: list(shape) for name, shape in trainer.denoiser.layers.items()},
@@ -104,8 +107,8 @@ def run_fingerprint(trainer: Trainer) -> str:
     tensors += trained_tensors(start).values()
     tensors.append(None if trainer.texts is None else trainer.texts.states)
     for pictures in (trainer.pictures, trainer.held_out, trainer.prior):
-        if pictures is not None:
-            tensors += [*pictures.latents, pictures.embeds, pictures.pixels]
+        tensors += [None] if pictures is None else [*pictures.latents, pictures.embeds]
+        tensors.append(None if pictures is None else pictures.pixels)
     for tensor in tensors:
         # What is not there counts too: its place in the order must not be taken by the next.
         digest.update(b"none" if tensor is None else str(tuple(tensor.shape)).encode())

@@ -48,8 +48,9 @@ class Denoiser(Protocol):
 
 def signal(alphas_cumprod: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     """sqrt(a_t) and sqrt(1 - a_t), each (B, 1, 1, 1) float32, of time steps (B,)."""
-    power = alphas_cumprod.to(times.device)[times].double()[:, None, None, None]
-    return power.sqrt().float(), (1 - power).sqrt().float()
+    # On the CPU, for some devices have no float64.
+    power = alphas_cumprod.cpu()[times.cpu()].double()[:, None, None, None]
+    return tuple(part.sqrt().float().to(times.device) for part in (power, 1 - power))
 
 
 def add_noise(alphas_cumprod: Tensor, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:

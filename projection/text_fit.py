@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .errors import ImageToPromptError
-from .inverse import METHODS
 from .projector import Projection
 
 METHOD = "text least squares"
@@ -77,7 +76,7 @@ def text_projection_of(projection: Projection) -> Tensor:
     if projection.method != "pseudo-inverse":
         raise ImageToPromptError(
             "a pseudo-inverse or a transpose", f"a projection made by {projection.method}",
-            f"Choose one of {', '.join(METHODS)} that is such on LoadProjection.",
+            "Load the full CLIP file on LoadProjection, method pseudo-inverse or transpose.",
         )  # fmt: skip
     # What was cut is zero in the inverse, up to rounding; the smallest kept value is 1 / s_1.
     cut = 0.5 / float(projection.singular_values.max())

@@ -17,6 +17,7 @@ from torch import Tensor
 from .cross_attention import READING
 from .denoiser import Denoiser
 from .errors import ImageToPromptError
+from .going_on import going_on, telling
 from .parts import CROSS, RESIDUAL, VISION, trained_tensors, with_trained
 from .projector import Projection
 from .recipes import Recipe
@@ -46,7 +47,7 @@ class Trainable:
         device: torch.device,
     ) -> None:
         self.start = _owned(projection)
-        start = _starting(projection, recipe, denoiser, keys, tower, generator)
+        start, self._back = _starting(projection, recipe, denoiser, keys, tower, generator)
         self.listening = _fresh(projection, recipe, denoiser)
         rate = recipe.learning_rate * (_width_factor(projection) if recipe.listen else 1.0)
         self.rates = {n: rate * _rate(n, v, recipe) for n, v in start.items()}
@@ -60,13 +61,17 @@ class Trainable:
     def frozen(self, values: Mapping[str, Tensor] | None = None) -> Projection:
         """An independent projection of these values, or of the current ones, as it is stored.
 
-        Prompts and deltas are rounded to float16 here, so that a file has what was used.
+        Prompts and deltas are rounded to float16 here, so that a file has what was used. Deltas
+        that change nothing are left out: the host then leaves those maps alone.
         """
         stored = {
-            name: value.detach().to("cpu", _stored_type(name), copy=True)
+            name: (value.detach() * self._back.get(name, 1.0)).to("cpu", _stored_type(name))
             for name, value in (values or self.values).items()
         }
-        return with_trained(self.start, stored)
+        told = telling(stored)
+        silent = told.keys() != stored.keys()
+        start = replace(self.start, cross_attention=None) if silent else self.start
+        return with_trained(start, told)
 
     def listen(self, directions: Mapping[str, Tensor]) -> None:
         """Let each of these deltas listen in its directions (R, C) from now on."""
@@ -96,24 +101,30 @@ def _starting(
     keys: Tensor,
     tower: VisionTower | None,
     generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Tensors of the parts to train; parts the projection has already go on from there."""
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Tensors of the parts to train; parts the projection has already go on from there.
+
+    Second: see `going_on`.
+    """
     known = trained_tensors(projection)
     start: dict[str, Tensor] = {}
+    back: dict[str, float] = {}
     if recipe.embedding:
         start |= _known(known, RESIDUAL) or _residual(projection, recipe, generator)
     if recipe.vision and tower is not None:
         start |= _known(known, VISION) or _prompts(tower, recipe, generator)
     if recipe.cross_attention:
-        start |= _going_on(known, _deltas(denoiser.maps, recipe, keys))
+        deltas, back = going_on(known, _deltas(denoiser.maps, recipe, keys))
+        start |= deltas
     if recipe.transformer:
         fresh = _everywhere(denoiser.layers, recipe.transformer_rank, generator)
-        start |= _going_on(known, fresh)
+        deltas, back = going_on(known, fresh)
+        start |= deltas
     if not start:
         raise ImageToPromptError(
             "a preset that trains something", f"{recipe}", "Choose another preset."
         )
-    return start
+    return start, back
 
 
 def _known(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -150,13 +161,6 @@ def _deltas(
         start[f"{CROSS}.{name}.down"] = keys.clone()
         start[f"{CROSS}.{name}.up"] = torch.zeros(outputs, len(keys))
     return start
-
-
-def _going_on(known: Mapping[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Deltas that the projection has, and fresh ones for the maps that it does not change."""
-    start = _known(known, CROSS)
-    taken = {name.rpartition(".")[0] for name in start}
-    return start | {n: v for n, v in fresh.items() if n.rpartition(".")[0] not in taken}
 
 
 def _fresh(projection: Projection, recipe: Recipe, denoiser: Denoiser) -> tuple[str, ...]:

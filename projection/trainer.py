@@ -255,13 +255,22 @@ def fit(trainer: Trainer, epochs: int, patience: int = 10) -> Iterator[Progress]
     """
     each = trainer.steps_per_epoch
     judged = trainer.held_out is not None
-    if judged and not trainer.held_out_losses:
+    if judged and _unjudged(trainer):
         trainer.validate()
     while trainer.steps_done < epochs * each and not _stale(trainer, patience):
         loss = trainer.step()
         ends = judged and trainer.steps_done % each == 0
         held_out = trainer.validate() if ends else None
         yield Progress(trainer.steps_done, epochs * each, loss, held_out)
+
+
+def _unjudged(trainer: Trainer) -> bool:
+    """Whether an epoch has ended, or none begun, without a look at the held-out pictures.
+
+    So it is before the first step, and where a run was interrupted while it looked.
+    """
+    looked = {step for step, _ in trainer.held_out_losses}
+    return trainer.steps_done % trainer.steps_per_epoch == 0 and trainer.steps_done not in looked
 
 
 def _stale(trainer: Trainer, patience: int) -> bool:

@@ -79,7 +79,7 @@ def test_a_checkpoint_before_the_first_step_resumes(tmp_path):
     [
         {"seed": 1}, {"settings": replace(SETTINGS, levels=3)}, {"seen": toys.pictures(seed=9)},
         {"seen": toys.pictures(2)}, {"null": toys.null() + 1}, {"held_out": None}, {"planned": 9},
-        {"projection": builders.with_bias(builders.small_projection())}, {"chunk": 1},
+        {"projection": builders.with_bias(builders.small_projection())},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
