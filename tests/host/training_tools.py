@@ -6,10 +6,12 @@ Random weights: these prove wiring, nothing about pictures.
 from __future__ import annotations
 
 import gc
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -126,3 +128,41 @@ def alive_in_graphs() -> int:
     gc.collect()
     tensors = [each for each in gc.get_objects() if type(each) in (Tensor, torch.nn.Parameter)]
     return sum(each.grad_fn is not None or each.grad is not None for each in tensors)
+
+
+class Stop(Exception):
+    """Something that nobody expects."""
+
+
+@contextmanager
+def ending(tools, step: int, how: str):
+    """Ends the training within step `step` (from 0): in the forward or the backward pass."""
+    import comfy.model_management
+
+    errors = {
+        "interrupt": comfy.model_management.InterruptProcessingException,
+        "out of memory": torch.OutOfMemoryError,
+    }
+    kind = errors.get(how.removesuffix(" in backward"), Stop)
+    count = iter(range(1000))
+
+    def fail(_):
+        raise kind("as a test")
+
+    def hook(_, __, output):
+        if next(count) != step:
+            return
+        if how.endswith("backward"):
+            output.register_hook(fail)
+        elif how == "interrupt":
+            comfy.model_management.interrupt_current_processing()
+            comfy.model_management.throw_exception_if_processing_interrupted()
+        else:
+            fail(None)
+
+    handle = tools.model.model.diffusion_model.out.register_forward_hook(hook)
+    try:
+        with pytest.raises(kind):
+            yield
+    finally:
+        handle.remove()
