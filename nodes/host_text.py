@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from ..projection import Texts
 from .host import eos_of
 from .host_training import on_each
+
+log = logging.getLogger(__name__)
 
 _AT_ONCE = 32
 
@@ -28,6 +31,9 @@ def caption_states(clip: Any, texts: Sequence[str]) -> Tensor:
 def encoded_texts(clip: Any, texts: Sequence[str]) -> Texts:
     """M texts of one chunk each as prompts are encoded, all 77 states of each."""
     parts = [_encoded(clip, group) for group in _groups(texts)]
+    for text in texts:
+        if len(clip.tokenize(text)["l"]) > 1:
+            log.warning("only the first 75 tokens of a text are kept: %s", text)
     eos = [place for _, places in parts for place in places]
     return Texts(torch.cat([states for states, _ in parts]), tuple(eos))
 

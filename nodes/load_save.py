@@ -158,8 +158,8 @@ class SaveProjection(io.ComfyNode):
                     optional=True,
                     tooltip=(
                         "Of a fitted or refined projection: also save what it changes in the "
-                        "model into models/loras, for Load LoRA and other programs. The prompt's "
-                        "own part stays in the projection."
+                        "model into models/loras, for core's Load LoRA. The prompt's own part "
+                        "stays in the projection."
                     ),
                 ),
             ],
@@ -175,7 +175,7 @@ class SaveProjection(io.ComfyNode):
         if save_lora and change is None:
             raise ImageToPromptError(
                 "a projection that changes the model, to save as a LoRA",
-                "one that was never fitted or refined with its cross-attention",
+                "one that changes nothing in it: never trained on a model, or without a gain",
                 "Switch save_lora off, or fit it first.",
             )
         with writing(filename_prefix):

@@ -55,7 +55,10 @@ def settings(presets: Iterable[str], default: str, preset: str) -> list[io.Input
             min=0,
             max=0xFFFFFFFFFFFFFFFF,
             control_after_generate=False,  # a new one would train anew at every run
-            tooltip="Of the training's noise. The same seed gives the same result.",
+            tooltip=(
+                "Of the training's noise. The same seed gives the same result, on a GPU up to "
+                "rounding."
+            ),
         ),
     ]
 

@@ -97,6 +97,12 @@ def test_the_texts_that_are_kept_are_the_users_own(tools):
     assert not torch.equal(predicted(mine[0]), predicted(other[0]))
 
 
+def test_of_a_long_kept_text_it_is_said_what_is_kept(tools, caplog):
+    tools.refine(preset=BLOCKS, steps=1, keep_texts="snow\n" + "rain " * 80)
+    said = [record.getMessage() for record in caplog.records if "75 tokens" in record.getMessage()]
+    assert len(said) == 1 and "rain" in said[0]
+
+
 def test_kept_texts_that_are_none_are_an_error(tools):
     with pytest.raises(ImageToPromptError, match="keep_texts as a text"):
         tools.refine(preset=BLOCKS, keep_texts=3)
