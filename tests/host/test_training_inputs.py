@@ -176,3 +176,19 @@ def test_a_lora_of_a_projection_that_changes_no_model(tools, host):
 def test_the_models_still_work(tools, monkeypatch):
     monkeypatch.undo()
     assert torch.isfinite(predicted(tools.model)).all()
+
+
+def test_text_least_squares_of_what_has_no_text_projection_is_refused(tools):
+    ridge = replace(tools.projection, method="ridge")
+    refused(tools, "LoadProjection", "fit", preset="text least squares", projection=ridge)
+
+
+def test_automatic_memory_looks_at_every_picture(tools, host):
+    from image_to_prompt.nodes.training import Models
+    from image_to_prompt.projection import Pictures
+
+    given = {k: v for k, v in tools.sockets().items() if k != "image"}
+    models = Models(**given, memory="automatic")
+    small, large = (Pictures((torch.zeros(4, n, n),), torch.zeros(1, 8)) for n in (8, 64))
+    assert models.chunk(small, None, large) == models.chunk(large)
+    assert models.chunk(large) == models.denoiser.fitting((64, 64)) != models.chunk(small)
