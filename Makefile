@@ -11,13 +11,13 @@ demo: $(venv)/ready
 	$(python) workflows/demo.py $(ARGS)
 
 test: $(venv)/ready
-	$(python) tests/run_all.py $(ARGS)
+	$(python) tests run_all $(ARGS)
 
 bench: $(venv)/ready
-	$(python) tests/bench.py $(ARGS)
+	$(python) tests bench $(ARGS)
 
 evaluate: $(venv)/ready
-	$(python) tests/miniature/evaluate.py --n $(N) $(ARGS)
+	$(python) tests miniature.experiments.evaluate --n $(N) $(ARGS)
 
 lint: $(venv)/ready
 	$(python) -m ruff check .

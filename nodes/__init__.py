@@ -1,6 +1,7 @@
 """The nodes: thin declarations over `projection`. Importing this needs ComfyUI."""
 
-from . import apply, embed, fit, host, load_save, refine
+from . import apply, embed, fit, load_save, refine
+from .host import api as host
 
 NODES = [*load_save.NODES, *embed.NODES, *refine.NODES, *fit.NODES, *apply.NODES]
 

@@ -6,11 +6,11 @@ import logging
 from typing import Any
 
 from ..projection import Projection
-from . import host
 from .checks import check_number, check_projection
-from .host import io
-from .host_patches import with_changes
-from .host_unet import check_sd1
+from .host import api as host
+from .host.api import io
+from .host.patches import patch_model
+from .host.unet import check_sd1
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class ApplyProjection(io.ComfyNode):
         check_sd1(model, projection.encoder.text_width)
         if change is None:
             log.warning("this projection changes no model: it was not trained on one")
-        return io.NodeOutput(with_changes(model, change, check_number(strength, "strength")))
+        return io.NodeOutput(patch_model(model, change, check_number(strength, "strength")))
 
 
 NODES = [ApplyProjection]

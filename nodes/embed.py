@@ -17,11 +17,11 @@ from ..projection import (
     has_words,
     spherical_mean,
 )
-from ..projection.encoder import fingerprint
-from . import host
+from ..projection.closed_form.clip_identity import fingerprint
 from .checks import check_choice, check_number, check_projection, parse_weights, rgb
-from .host import io
-from .host_vision import image_embeddings
+from .host import api as host
+from .host.api import io
+from .host.vision import image_embeddings
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)

@@ -13,22 +13,23 @@ from ..projection import (
     TEXT_ONLY,
     ImageToPromptError,
     Projection,
-    Recipe,
+    TrainingConfig,
     captions,
     fit,
     fit_from_text,
     recipe,
     text_projection_of,
 )
-from . import host, training_inputs
 from .checks import check_choice, check_count, check_number
-from .curve import loss_curve
-from .host import io
-from .host_text import caption_states
-from .host_vision import image_embeddings
-from .pictures import single_pictures
-from .resume import Unfinished
-from .training import CROPS, Models, outputs, pictures_of, run, run_name, trainer_of
+from .host import api as host
+from .host.api import io
+from .host.text import caption_states
+from .host.vision import image_embeddings
+from .training import widgets as training_inputs
+from .training.images import single_pictures
+from .training.loss_curve import loss_curve
+from .training.session import CROPS, Models, outputs, pictures_of, run, run_name, trainer_of
+from .training.unfinished import Unfinished
 from .types import CATEGORY
 
 EPOCHS, HELD_OUT, PATIENCE = 30, 0.1, 10
@@ -159,12 +160,12 @@ def _fit(
         return outputs(models, trainer)
 
 
-def _recipe(preset: str, learning_rate: float, crop: str) -> tuple[float, Recipe]:
+def _recipe(preset: str, learning_rate: float, crop: str) -> tuple[float, TrainingConfig]:
     """The checked learning rate, and what the preset trains at it."""
     check_choice(preset, PRESETS, "preset")
     check_choice(crop, CROPS, "crop")
     rate = check_number(learning_rate, "learning_rate")
-    return rate, Recipe(0.0) if preset == TEXT_ONLY else recipe(FIT, preset, rate)
+    return rate, TrainingConfig(0.0) if preset == TEXT_ONLY else recipe(FIT, preset, rate)
 
 
 def _enough(singles: list[Tensor]) -> list[Tensor]:

@@ -8,18 +8,18 @@ from contextlib import ExitStack
 
 from ..projection import (
     METHODS,
-    CrossAttention,
     ImageToPromptError,
     Projection,
+    UNetDeltas,
     content_hash,
     load_file,
     lora_state,
     save_projection,
 )
-from ..projection.storage import write_tensors
-from . import host
+from ..projection.storage.projection_file import write_tensors
 from .checks import check_choice, check_number, check_projection, writing
-from .host import io, ui
+from .host import api as host
+from .host.api import io, ui
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ class SaveProjection(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText(saved))
 
 
-def _write_lora(change: CrossAttention, title: str, lora: str, beside: str) -> None:
+def _write_lora(change: UNetDeltas, title: str, lora: str, beside: str) -> None:
     """Both files or none: without a LoRA the projection saved `beside` it goes again."""
     with ExitStack() as undo:
         undo.callback(os.unlink, beside)

@@ -7,11 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from ..projection import REFINE, Projection, recipe, refine
-from . import host, training_inputs
 from .checks import check_choice, check_count, check_number, check_text
-from .host import io
-from .pictures import single_pictures
-from .training import CROPS, Models, outputs, pictures_of, run, trainer_of
+from .host import api as host
+from .host.api import io
+from .training import widgets as training_inputs
+from .training.images import single_pictures
+from .training.session import CROPS, Models, outputs, pictures_of, run, trainer_of
 from .types import CATEGORY
 
 STEPS = 30

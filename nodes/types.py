@@ -1,6 +1,6 @@
 """Wire types of this pack. The payload of PROJECTION is a `projection.Projection`."""
 
-from .host import io
+from .host.api import io
 
 PROJECTION = io.Custom("PROJECTION")
 CATEGORY = "conditioning/image to prompt"

@@ -3,21 +3,24 @@
 Ding et al., "The CLIP Model is Secretly an Image-to-Prompt Converter", NeurIPS 2023.
 """
 
-from .checkpoint import load_checkpoint, save_checkpoint
-from .clip_file import ClipProjections, read_clip_projections
-from .clip_model import TransformersTower, from_clip_model, null_prompt, prompt_embeds
-from .combine import spherical_mean
-from .corpus import captions, phrases
-from .cross_attention import CrossAttention, Full, LowRank, check_maps, lora_state
-from .denoiser import Denoiser
-from .diffusers_unet import DiffusersDenoiser
-from .encoder import Encoder
+from .adapters.deep_prompts import DeepPrompts, VisionTower, check_tower, encode_pictures
+from .adapters.lora import FullDelta, LoRADelta, UNetDeltas, check_maps, lora_state
+from .adapters.residual import Residual
+from .closed_form.clip_identity import ClipIdentity
+from .closed_form.inverse import METHODS, Decomposition, Inverse, decompose, invert, portable_cutoff
+from .data.dataset import TrainingImages
+from .data.encoded_prompts import EncodedPrompts
+from .diffusion.denoiser import Denoiser
 from .errors import ImageToPromptError
-from .files import content_hash, load_file
-from .inverse import METHODS, Decomposition, Inverse, decompose, invert, portable_cutoff
-from .pictures import Pictures
+from .integrations.diffusers_unet import DiffusersDenoiser
+from .integrations.transformers_clip import (
+    TransformersTower,
+    from_clip_model,
+    null_prompt,
+    prompt_embeds,
+)
 from .projector import PAPER_NORM, Projection
-from .prompt import (
+from .prompt.conditioning import (
     BLENDS,
     PAPER_TEXT_WEIGHT,
     apply_strength,
@@ -29,13 +32,15 @@ from .prompt import (
     has_words,
     image_slots,
 )
-from .recipes import FIT, REFINE, TEXT_ONLY, Recipe, recipe
-from .residual import Residual
-from .storage import is_projection, load_projection, save_projection
-from .text_fit import fit_from_text, text_projection_of
-from .texts import Texts
-from .trainer import Progress, Trainer, fit, refine
-from .vision import DeepPrompts, VisionTower, check_tower, encode_pictures
+from .prompt.spherical_mean import spherical_mean
+from .regression.captions import captions, phrases
+from .regression.text_regression import fit_from_text, text_projection_of
+from .storage.any_file import content_hash, load_file
+from .storage.clip_file import ClipProjections, read_clip_projections
+from .storage.projection_file import is_projection, load_projection, save_projection
+from .training.checkpoint import load_checkpoint, save_checkpoint
+from .training.presets import FIT, REFINE, TEXT_ONLY, TrainingConfig, recipe
+from .training.trainer import Progress, Trainer, fit, refine
 
 __all__ = [
     "BLENDS",
@@ -45,25 +50,25 @@ __all__ = [
     "PAPER_TEXT_WEIGHT",
     "REFINE",
     "TEXT_ONLY",
+    "ClipIdentity",
     "ClipProjections",
-    "CrossAttention",
     "Decomposition",
     "DeepPrompts",
     "Denoiser",
     "DiffusersDenoiser",
-    "Encoder",
-    "Full",
+    "EncodedPrompts",
+    "FullDelta",
     "ImageToPromptError",
     "Inverse",
-    "LowRank",
-    "Pictures",
+    "LoRADelta",
     "Progress",
     "Projection",
-    "Recipe",
     "Residual",
-    "Texts",
     "Trainer",
+    "TrainingConfig",
+    "TrainingImages",
     "TransformersTower",
+    "UNetDeltas",
     "VisionTower",
     "apply_strength",
     "assemble",

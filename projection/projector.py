@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .cross_attention import CrossAttention
-from .encoder import Encoder
+from .adapters.deep_prompts import DeepPrompts
+from .adapters.lora import UNetDeltas
+from .adapters.residual import Residual
+from .closed_form.clip_identity import ClipIdentity
+from .closed_form.inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
+from .closed_form.sanity import check_entries, check_trained
 from .errors import ImageToPromptError
-from .guards import check_entries, check_trained
-from .inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
-from .residual import Residual
-from .vision import DeepPrompts
 
 PAPER_NORM = 27.5
 _DAMAGED = "The projection file is damaged: make it anew with LoadProjection and SaveProjection."
@@ -46,7 +46,7 @@ class Projection:
 
     matrix: Tensor
     singular_values: Tensor
-    encoder: Encoder
+    encoder: ClipIdentity
     method: str
     cutoff: float
     kept: int
@@ -54,7 +54,7 @@ class Projection:
     bias: Tensor | None = None
     residual: Residual | None = None
     vision: DeepPrompts | None = None
-    cross_attention: CrossAttention | None = None
+    cross_attention: UNetDeltas | None = None
 
     def __post_init__(self) -> None:
         widths = (self.encoder.text_width, self.encoder.joint_width)
@@ -104,7 +104,7 @@ class Projection:
         weight = text_projection.detach().to("cpu", torch.float32)
         svd = decompose(weight)
         check_trained(svd, visual_projection)
-        encoder = Encoder.of(weight, visual_projection)
+        encoder = ClipIdentity.of(weight, visual_projection)
         inverse = invert(svd, method, cutoff or automatic_cutoff(svd.values, encoder))
         return cls(
             matrix=inverse.matrix,
@@ -147,7 +147,7 @@ class Projection:
         return f"Projection({self.encoder.name}, {self.method}, kept {self.kept} of {total})"
 
 
-def automatic_cutoff(values: Tensor, encoder: Encoder) -> float:
+def automatic_cutoff(values: Tensor, encoder: ClipIdentity) -> float:
     """The paper's 0.3 for ViT-L/14, the portable rule on the singular values (N,) for others."""
     return PAPER_CUTOFF if encoder.is_vit_l14 else portable_cutoff(values)
 

@@ -13,11 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from image_to_prompt.workflows.comfyui import hosts
+
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "build" / "miniature"
-sys.path.insert(0, str(ROOT / "workflows"))
-
-import hosts  # noqa: E402
 
 
 def main() -> int:
@@ -28,7 +27,7 @@ def main() -> int:
     if not search.hosts:
         print("\n".join(search.problems))
         return 1
-    widen = [sys.executable, str(ROOT / "tests" / "miniature" / "widen.py"), "--out", str(MODELS)]
+    widen = [sys.executable, str(ROOT / "tests"), "miniature.widening.widen", "--out", str(MODELS)]
     subprocess.run(widen, check=True)
     results = {str(host): measure(host, options.repeats) for host in search.hosts}
     (ROOT / "build" / "bench.json").write_text(json.dumps(results, indent=1))
@@ -43,9 +42,16 @@ def main() -> int:
 def measure(host: hosts.Host, repeats: int) -> dict:
     """Runs the scripts of tests/host in the host's Python."""
     rows = {}
-    for name in ("bench_in_host.py", "bench_training.py"):
-        script = ROOT / "tests" / "host" / name
-        command = [host.python, script, "--host", host.folder, "--models", MODELS]
+    for name in ("bench_in_host", "bench_training"):
+        command = [
+            host.python,
+            ROOT / "tests",
+            f"host.{name}",
+            "--host",
+            host.folder,
+            "--models",
+            MODELS,
+        ]
         finished = subprocess.run(
             [*map(str, command), "--repeats", str(repeats)], check=True, stdout=subprocess.PIPE
         )

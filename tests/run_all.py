@@ -16,11 +16,10 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+from image_to_prompt.workflows.comfyui import hosts
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "tests"
-sys.path.insert(0, str(ROOT / "workflows"))  # scripts there run from anywhere, like this one
-
-import hosts  # noqa: E402
 
 
 @dataclass

@@ -13,9 +13,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST_MODULES = {
-    "app", "comfy", "comfy_api", "comfy_config", "comfy_execution", "comfy_extras",
-    "execution", "folder_paths", "latent_preview", "node_helpers", "nodes", "server",
-}  # fmt: skip
+    "app",
+    "comfy",
+    "comfy_api",
+    "comfy_config",
+    "comfy_execution",
+    "comfy_extras",
+    "execution",
+    "folder_paths",
+    "latent_preview",
+    "node_helpers",
+    "nodes",
+    "server",
+}
 SKIPPED = {".git", ".venv", "build", "dist", "__pycache__", ".ruff_cache", ".hypothesis"}
 SCHEMAS = {"define_schema", "_inputs", "options"}
 
@@ -191,9 +201,13 @@ def sockets(kind: str) -> list[ast.Call]:
 
 def test_the_node_ids_that_saved_graphs_rely_on_exist():
     assert set(node_ids()) >= {
-        "ApplyProjection", "FitProjection", "ImageToPromptEmbed", "LoadProjection",
-        "OnlineRefine", "SaveProjection",
-    }  # fmt: skip
+        "ApplyProjection",
+        "FitProjection",
+        "ImageToPromptEmbed",
+        "LoadProjection",
+        "OnlineRefine",
+        "SaveProjection",
+    }
 
 
 @pytest.mark.parametrize("node_id", node_ids())
@@ -215,9 +229,7 @@ def declared(node_id: str, kind: str) -> list[str]:
         if getattr(keyword(call, "node_id"), "value", None) == node_id
     ]
     [node] = [
-        node
-        for node in tree(path).body
-        if isinstance(node, ast.ClassDef) and node.name == node_id
+        node for node in tree(path).body if isinstance(node, ast.ClassDef) and node.name == node_id
     ]
     found = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
     helpers = {dotted(call.func).rpartition(".")[2] for call in found}
@@ -226,10 +238,11 @@ def declared(node_id: str, kind: str) -> list[str]:
         for helper in (part for path in NODES for part in tree(path).body)
         if isinstance(helper, ast.FunctionDef)
         and helper.name in helpers
-        and helper.returns and ast.unparse(helper.returns).startswith("list[io.")
+        and helper.returns
+        and ast.unparse(helper.returns).startswith("list[io.")
         for call in ast.walk(helper)
         if isinstance(call, ast.Call)
-    ]  # fmt: skip
+    ]
     sockets = [c for c in found if isinstance(c.func, ast.Attribute) and c.func.attr == kind]
     if kind == "Output":
         return [str(index) for index in range(len(sockets))]

@@ -1,7 +1,7 @@
-"""Imported first by a script of this folder: makes the checkout importable as `image_to_prompt`.
+"""Makes the checkout importable as `image_to_prompt`, whatever its folder is called.
 
-So the scripts need no installation, whatever the checkout is called. Its folder is not put on
-sys.path: a host beside us owns the name `nodes`.
+The scripts of this folder import it first; tests and tools run it by its path. So nothing needs an
+installation. The checkout's folder is not put on sys.path: a host beside us owns the name `nodes`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "image_to_prompt"
 
 
-def _register(name: str = "image_to_prompt") -> None:
+def register() -> None:
+    """Load the repository's root as the package `image_to_prompt`, once."""
+    if PACKAGE in sys.modules:
+        return
     spec = importlib.util.spec_from_file_location(
-        name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+        PACKAGE, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[PACKAGE] = module
     spec.loader.exec_module(module)
 
 
-_register()
+register()

@@ -20,8 +20,11 @@ from pathlib import Path
 if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
-from image_to_prompt.workflows import client, grid, hosts, material, run, server
-from image_to_prompt.workflows.material import Reference
+from image_to_prompt.workflows import run
+from image_to_prompt.workflows.comfyui import client, hosts, server
+from image_to_prompt.workflows.demo_parts import demo_assets as material
+from image_to_prompt.workflows.demo_parts import grid
+from image_to_prompt.workflows.demo_parts.demo_assets import Reference
 
 SEEDS = (1, 2, 3)
 OUT = hosts.PACK / "build"
@@ -163,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             told = str(source)
         print(f"Models: {told}.")
         if host is None:
-            from image_to_prompt.workflows import demo_alone
+            from image_to_prompt.workflows.demo_parts import demo_alone
 
             print(demo_alone.DIFFERENCES)
             make = demo_alone.maker(source, OUT / "demo", arguments.steps or MINIATURE["steps"])

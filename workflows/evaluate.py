@@ -29,7 +29,7 @@ from tqdm import tqdm
 if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
-from image_to_prompt.workflows import hosts, server
+from image_to_prompt.workflows.comfyui import hosts, server
 from image_to_prompt.workflows.run import BASES, load_workflow, reach, run_workflow
 
 WORKFLOW = hosts.PACK / "workflows" / "api" / "variation.json"
@@ -57,10 +57,14 @@ def pictures_in(folder: Path, most: int) -> list[Path]:
 def generate(url: str, row: str, picture: Path, options: argparse.Namespace) -> Image.Image:
     """What a row's prompt of a picture brings back."""
     settings = dict(ROWS.get(row, {})) | {
-        "seed": options.seed, "steps": options.steps, "width": options.size,
-        "height": options.size, "checkpoint": options.checkpoint.name,
-        "clip_vision": options.clip.name, "projection_file": options.clip.name,
-    }  # fmt: skip
+        "seed": options.seed,
+        "steps": options.steps,
+        "width": options.size,
+        "height": options.size,
+        "checkpoint": options.checkpoint.name,
+        "clip_vision": options.clip.name,
+        "projection_file": options.clip.name,
+    }
     workflow = load_workflow(WORKFLOW)
     if row == "caption":
         workflow = with_caption(workflow, picture.with_suffix(".txt").read_text().strip())
@@ -99,9 +103,13 @@ def clip_judge(file: Path) -> Judge:
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
-        patch_size=14, projection_dim=768,
-    )  # fmt: skip
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        patch_size=14,
+        projection_dim=768,
+    )
     model = CLIPVisionModelWithProjection(config).eval()
     with safe_open(file, "pt") as stored:
         wanted = [k for k in set(stored.keys()) if k.startswith(("vision_model.", "visual_proj"))]

@@ -19,8 +19,8 @@ from pathlib import Path
 if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
-from image_to_prompt.workflows import client, hosts, server
-from image_to_prompt.workflows.fill import SETTINGS, FillError, fill, parsed
+from image_to_prompt.workflows.comfyui import client, hosts, server
+from image_to_prompt.workflows.comfyui.inputs import SETTINGS, FillError, fill, parsed
 
 USUAL_SERVER = "http://127.0.0.1:8188"
 BASES = hosts.PACK / "build" / "comfy"
@@ -117,17 +117,23 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=_NUMBERS.get(name, str), help=f"sets {place}")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NODE.INPUT=VALUE",
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
         help="any other value, by node number or class",
-    )  # fmt: skip
+    )
     parser.add_argument("--out", type=Path, default=Path("output"), help="folder for the pictures")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--server", metavar="URL", help="a running ComfyUI")
     where.add_argument("--host", type=Path, help="folder of a ComfyUI to start")
     parser.add_argument(
-        "--models", type=Path, action="append", default=[],
+        "--models",
+        type=Path,
+        action="append",
+        default=[],
         help="for a started ComfyUI: a further folder laid out as its models/",
-    )  # fmt: skip
+    )
     parser.add_argument("--gpu", action="store_true", help="for a started ComfyUI: not on the CPU")
     return parser.parse_args(argv)
 
@@ -142,9 +148,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         fill(workflow, [image.name for image in arguments.image], arguments.text, settings)
         with reach(arguments.server, arguments.host, arguments.models, not arguments.gpu) as url:
             saved = run_workflow(
-                url, workflow, arguments.out, arguments.image, arguments.text, settings,
+                url,
+                workflow,
+                arguments.out,
+                arguments.image,
+                arguments.text,
+                settings,
                 show_progress(workflow),
-            )  # fmt: skip
+            )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

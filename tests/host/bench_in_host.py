@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import resource
 import statistics
@@ -15,7 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from image_to_prompt.tests.host.in_process import make_importable
+from image_to_prompt.workflows.checkout import ROOT
+
 CLIP_FILE = "miniature-clip-vit-large-patch14.safetensors"
 CHECKPOINT = "miniature-sd15.safetensors"
 
@@ -27,30 +28,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--closed-form", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    register_checkout()
     if options.closed_form:
         print(json.dumps(closed_form_cost(options.closed_form)))
         return
-    sys.argv = sys.argv[:1]
-    sys.path.insert(0, str(options.host))
+    make_importable(options.host)
     rows = closed_form_rows(options)
     rows |= host_rows(options.models, options.repeats)
     print(json.dumps(rows))
 
 
-def register_checkout() -> None:
-    spec = importlib.util.spec_from_file_location(
-        "image_to_prompt", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["image_to_prompt"] = module
-    spec.loader.exec_module(module)
-
-
 def row(values: list[float], goal: str) -> dict:
     return {
-        "value": statistics.median(values), "low": min(values), "high": max(values), "goal": goal
-    }  # fmt: skip
+        "value": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "goal": goal,
+    }
 
 
 def in_turns(ours: Callable, theirs: Callable, repeats: int) -> list[float]:
@@ -127,16 +120,25 @@ def closed_form_rows(options: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         big = Path(folder) / "big.safetensors"
         pad_to(options.models / CLIP_FILE, big, 1_710_000_000)
-        command = [sys.executable, __file__, "--host", options.host, "--models", options.models]
+        command = [
+            sys.executable,
+            ROOT / "tests",
+            "host.bench_in_host",
+            "--host",
+            options.host,
+            "--models",
+            options.models,
+        ]
         costs = [
             json.loads(
                 subprocess.run(
                     [*map(str, command), "--closed-form", str(big)],
-                    check=True, stdout=subprocess.PIPE,
+                    check=True,
+                    stdout=subprocess.PIPE,
                 ).stdout
             )
             for _ in range(options.repeats)
-        ]  # fmt: skip
+        ]
     return {
         "closed form of a 1.7 GB CLIP file, seconds": row([c[0] for c in costs], "<= 1"),
         "closed form of a 1.7 GB CLIP file, MB of extra memory": row(

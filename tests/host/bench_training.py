@@ -1,6 +1,6 @@
 """What a training step costs beside a bare one and the host's own LoRA training, in one host.
 
-    python tests/host/bench_training.py --host <ComfyUI>
+    python tests host.bench_training --host <ComfyUI>
 
 Prints one JSON line at the end. Speed does not depend on what the weights say: they are random.
 Gradient checkpointing is off on both sides, and everything is trained in float32. Times are the
@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import bench_in_host
+from image_to_prompt.tests.host import bench_in_host
+from image_to_prompt.tests.host.in_process import make_importable
+from image_to_prompt.workflows.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SIDE, BATCH = 16, 16  # of latents; noisy pictures in a step
 STEPS, WARM = 30, 9  # of a refinement; until it has listened and knows what it shall keep
 OURS, THEIRS = "ours", "the host's"
@@ -35,9 +36,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory", choices=(OURS, THEIRS), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    sys.argv = sys.argv[:1]
-    bench_in_host.register_checkout()
-    sys.path.insert(0, str(options.host))
+    make_importable(options.host)
     from comfy.cli_args import args
 
     args.cpu = True
@@ -86,12 +85,12 @@ def generation_rows(repeats: int) -> dict:
     import torch
 
     import nodes as core
-    from image_to_prompt.nodes.host_patches import with_changes
+    from image_to_prompt.nodes.host.patches import patch_model
 
     trainer = trainer_of(1)
     trainer.step()
     model = small_model()
-    patched = with_changes(model, trainer.result().cross_attention, 1.0)
+    patched = patch_model(model, trainer.result().cross_attention, 1.0)
     latent = {"samples": torch.zeros(1, 4, SIDE, SIDE)}
     prompt = [[torch.randn(1, 77, 768), {}]]
 
@@ -127,19 +126,30 @@ def trainer_of(batch: int):
 
     import torch
 
-    from image_to_prompt.nodes.host_unet import HostDenoiser
-    from image_to_prompt.projection import REFINE, Encoder, Pictures, Projection, Texts, Trainer
+    from image_to_prompt.nodes.host.unet import HostDenoiser
+    from image_to_prompt.projection import (
+        REFINE,
+        ClipIdentity,
+        EncodedPrompts,
+        Projection,
+        Trainer,
+        TrainingImages,
+    )
 
     projection = Projection(
-        torch.eye(768), torch.ones(768), Encoder(768, 768, 1024, "0" * 64), "pseudo-inverse",
-        0.3, 768,
-    )  # fmt: skip
+        torch.eye(768),
+        torch.ones(768),
+        ClipIdentity(768, 768, 1024, "0" * 64),
+        "pseudo-inverse",
+        0.3,
+        768,
+    )
     recipe = next(iter(REFINE.values()))
     kept = recipe.keep if batch > recipe.keep else 0
     recipe = replace(recipe, levels=batch - kept, keep=kept)
-    pictures = Pictures((torch.randn(4, SIDE, SIDE),), torch.randn(1, 768))
+    pictures = TrainingImages((torch.randn(4, SIDE, SIDE),), torch.randn(1, 768))
     null = torch.randn(1, 77, 768)
-    texts = Texts(torch.randn(8, 77, 768), (5,) * 8)
+    texts = EncodedPrompts(torch.randn(8, 77, 768), (5,) * 8)
     denoiser = HostDenoiser(small_model(), 768)
     return Trainer(denoiser, projection, pictures, null, recipe, 0, texts=texts)
 
@@ -175,15 +185,26 @@ def host_lora_steps():
     if hasattr(model, "cached_patcher_init"):  # newer hosts train a copy that they load anew
         model.cached_patcher_init = (lambda **_: small_model(), ())
     widgets = {
-        "batch_size": 1, "grad_accumulation_steps": 1, "learning_rate": 5e-4, "rank": 8,
-        "optimizer": "AdamW", "loss_function": "MSE", "seed": 0, "training_dtype": "fp32",
-        "lora_dtype": "fp32", "algorithm": "LoRA", "gradient_checkpointing": False,
+        "batch_size": 1,
+        "grad_accumulation_steps": 1,
+        "learning_rate": 5e-4,
+        "rank": 8,
+        "optimizer": "AdamW",
+        "loss_function": "MSE",
+        "seed": 0,
+        "training_dtype": "fp32",
+        "lora_dtype": "fp32",
+        "algorithm": "LoRA",
+        "gradient_checkpointing": False,
         "existing_lora": "[None]",
-    }  # fmt: skip
+    }
     newer = {
-        "quantized_backward": False, "checkpoint_depth": 1, "offloading": False,
-        "bucket_mode": False, "bypass_mode": False,
-    }  # fmt: skip
+        "quantized_backward": False,
+        "checkpoint_depth": 1,
+        "offloading": False,
+        "bucket_mode": False,
+        "bypass_mode": False,
+    }
     latents = {"samples": torch.randn(1, 4, SIDE, SIDE)}
     prompt = [[torch.randn(1, 77, 768), {}]]
 
@@ -207,7 +228,15 @@ def memory_rows(options: argparse.Namespace) -> dict:
     for _ in range(min(3, options.repeats)):
         grown = []
         for side in (OURS, THEIRS):
-            command = [sys.executable, __file__, "--host", str(options.host), "--memory", side]
+            command = [
+                sys.executable,
+                ROOT / "tests",
+                "host.bench_training",
+                "--host",
+                str(options.host),
+                "--memory",
+                side,
+            ]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
             grown.append(float(done.stdout.splitlines()[-1]))
         ratios.append(grown[0] / grown[1])

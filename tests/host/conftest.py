@@ -14,6 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from image_to_prompt.tests.host.in_process import make_importable
+
 HOST = os.environ.get("IMAGE_TO_PROMPT_HOST")
 HERE = Path(__file__).resolve().parent
 
@@ -35,7 +37,7 @@ def host_path() -> Path:
 @pytest.fixture(scope="session")
 def host(host_path, tmp_path_factory):
     """The host with our nodes loaded as it would load them, on the CPU, with folders of its own."""
-    sys.path.insert(0, str(host_path))
+    make_importable(host_path)
     from comfy.cli_args import args
 
     args.cpu = True

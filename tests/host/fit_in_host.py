@@ -1,6 +1,6 @@
 """FitProjection on the widened miniature, all of it in one real host, as a user's graph runs it.
 
-    python tests/host/fit_in_host.py --host <ComfyUI> --count 100 --n 300
+    python tests host.fit_in_host --host <ComfyUI> --count 100 --n 300
 
 The node is fitted to `count` pictures of the domain "corner" and told to keep as many of the old
 world, as the evaluation does it; then n others of each are drawn by core's sampler, before and
@@ -12,13 +12,13 @@ Run by the host's own Python.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import bench_in_host
-from refine_in_host import ROOT, drawn_by, loaded
+from image_to_prompt.tests.host.in_process import make_importable
+from image_to_prompt.tests.host.refine_in_host import drawn_by, loaded
+from image_to_prompt.workflows.checkout import ROOT
 
 AT_ONCE = 20  # pictures drawn
 
@@ -31,9 +31,7 @@ def main() -> None:
     parser.add_argument("--preset", default="transformer blocks")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "fit_in_host")
     options = parser.parse_args()
-    sys.argv = sys.argv[:1]
-    bench_in_host.register_checkout()
-    sys.path[:0] = [str(options.host), str(ROOT / "tests")]
+    make_importable(options.host)
     from comfy.cli_args import args
 
     args.cpu = True
@@ -48,24 +46,36 @@ def main() -> None:
 def fitted(host: SimpleNamespace, options: argparse.Namespace):
     """The projection that the node fits, or has fitted in an earlier run."""
     import folder_paths
-    from miniature.domains import sample_corner
-    from miniature.fit_domain import EPOCHS, PRIOR, SEED
-    from miniature.training import generator_of
-    from miniature.world import render, sample
 
     from image_to_prompt.projection import load_projection, save_projection
+    from image_to_prompt.tests.miniature.experiments.fit_domain import EPOCHS, PRIOR, SEED
+    from image_to_prompt.tests.miniature.training.common import generator_of
+    from image_to_prompt.tests.miniature.world.domains import sample_corner
+    from image_to_prompt.tests.miniature.world.scenes import render, sample
 
     file = options.out / "fit.safetensors"
     if not file.exists():
         folder_paths.set_output_directory(str(options.out))  # where an unfinished fit is kept
         domain = render(sample_corner(options.count, "train", generator_of(SEED, 0)))
         world = render(sample(PRIOR, "train", generator_of(SEED, 3)))
-        _, projection, _ = host.classes["FitProjection"].execute(
-            image=singles(domain), regularization_image=singles(world),
-            model=[host.model], vae=[host.vae], clip=[host.clip], clip_vision=[host.vision],
-            projection=[host.projection], epochs=[EPOCHS], preset=[options.preset],
-            learning_rate=[0.0], seed=[0], preview_every=[0],
-        ).args  # fmt: skip
+        _, projection, _ = (
+            host.classes["FitProjection"]
+            .execute(
+                image=singles(domain),
+                regularization_image=singles(world),
+                model=[host.model],
+                vae=[host.vae],
+                clip=[host.clip],
+                clip_vision=[host.vision],
+                projection=[host.projection],
+                epochs=[EPOCHS],
+                preset=[options.preset],
+                learning_rate=[0.0],
+                seed=[0],
+                preview_every=[0],
+            )
+            .args
+        )
         save_projection(projection, file)
     return load_projection(file)
 
@@ -77,12 +87,18 @@ def singles(pictures) -> list:
 
 def measure(host: SimpleNamespace, projection, options: argparse.Namespace) -> None:
     """Both rows: the domain with ratios to the closed form, then shares in the old world."""
-    from miniature.domains import sample_corner
-    from miniature.fit_common import measured, ratio, scores
-    from miniature.fit_domain import ERRORS, SAME, SEED, implicit, show
-    from miniature.oracle import agreement, read
-    from miniature.training import generator_of
-    from miniature.world import render, sample
+    from image_to_prompt.tests.miniature.experiments.fit_common import measured, ratio, scores
+    from image_to_prompt.tests.miniature.experiments.fit_domain import (
+        ERRORS,
+        SAME,
+        SEED,
+        implicit,
+        show,
+    )
+    from image_to_prompt.tests.miniature.training.common import generator_of
+    from image_to_prompt.tests.miniature.world.domains import sample_corner
+    from image_to_prompt.tests.miniature.world.oracle import agreement, read
+    from image_to_prompt.tests.miniature.world.scenes import render, sample
 
     truth = sample_corner(options.n, "test", generator_of(SEED, 1))
     world = sample(options.n, "test", generator_of(SEED, 2))

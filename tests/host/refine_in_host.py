@@ -1,6 +1,6 @@
 """OnlineRefine on the widened miniature, all of it in one real host, as a user's graph runs it.
 
-    python tests/host/refine_in_host.py --host <ComfyUI> --n 100
+    python tests host.refine_in_host --host <ComfyUI> --n 100
 
 Each of n held-out pictures (the first ones of the evaluation's row `refined`) is refined on by the
 node, and drawn and edited by core's sampler, before and after, from the same noise. About a minute
@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import bench_in_host
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from image_to_prompt.tests.host.in_process import make_importable
+from image_to_prompt.workflows.checkout import ROOT
 
 
 def main() -> None:
@@ -34,9 +32,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "refine_in_host")
     options = parser.parse_args()
-    sys.argv = sys.argv[:1]
-    bench_in_host.register_checkout()
-    sys.path[:0] = [str(options.host), str(ROOT / "tests")]
+    make_importable(options.host)
     from comfy.cli_args import args
 
     args.cpu = True
@@ -50,10 +46,10 @@ def loaded(folder: str) -> SimpleNamespace:
     """The miniature's files as core's loaders give them, and our nodes."""
     import folder_paths
     import torch
-    from miniature import widen
 
     import image_to_prompt
     import nodes
+    from image_to_prompt.tests.miniature.widening import widen
 
     with torch.inference_mode(False), torch.no_grad():
         widen.write(Path(folder))
@@ -73,7 +69,7 @@ def loaded(folder: str) -> SimpleNamespace:
 
 def known_phrases() -> str:
     """One a line, as the evaluation has them, see `fit_common.Bench.texts`."""
-    from miniature.world import COLOURS, SHAPES
+    from image_to_prompt.tests.miniature.world.scenes import COLOURS, SHAPES
 
     return "\n".join(f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
@@ -81,9 +77,10 @@ def known_phrases() -> str:
 def measure(host: SimpleNamespace, options: argparse.Namespace) -> None:
     """Both rows, picture by picture, and the table of what is there so far."""
     import torch
-    from miniature.fit_refine import SCENE_SEED, show
-    from miniature.training import generator_of
-    from miniature.world import Scenes, render, sample
+
+    from image_to_prompt.tests.miniature.experiments.fit_refine import SCENE_SEED, show
+    from image_to_prompt.tests.miniature.training.common import generator_of
+    from image_to_prompt.tests.miniature.world.scenes import Scenes, render, sample
 
     scenes = sample(100, "test", generator_of(SCENE_SEED, 0))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +108,7 @@ def joined(parts: list) -> dict:
 
 def intervals(mine: dict, plain: dict) -> str:
     """Ratios of the errors with their 95 % intervals."""
-    from miniature.fit_refine import relative
+    from image_to_prompt.tests.miniature.experiments.fit_refine import relative
 
     ratios = relative(mine, plain).items()
     return "  ".join(f"{n} {r['value']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for n, r in ratios)
@@ -120,16 +117,30 @@ def intervals(mine: dict, plain: dict) -> str:
 def found(host: SimpleNamespace, picture, scene, index: int, steps: int) -> dict:
     """The picture refined on for so many steps, drawn and edited: measurements."""
     import torch
-    from miniature.editing import changed
-    from miniature.fit_common import EDITS
-    from miniature.fit_refine import found_of
+
+    from image_to_prompt.tests.miniature.experiments.editing import changed
+    from image_to_prompt.tests.miniature.experiments.fit_common import EDITS
+    from image_to_prompt.tests.miniature.experiments.fit_refine import found_of
 
     image = picture.movedim(1, -1)
-    model, projection, _ = host.classes["OnlineRefine"].execute(
-        model=host.model, vae=host.vae, clip=host.clip, clip_vision=host.vision,
-        projection=host.projection, image=image, steps=steps, preset="transformer blocks",
-        learning_rate=0.0, seed=0, preview_every=0, keep_texts=known_phrases(),
-    ).args  # fmt: skip
+    model, projection, _ = (
+        host.classes["OnlineRefine"]
+        .execute(
+            model=host.model,
+            vae=host.vae,
+            clip=host.clip,
+            clip_vision=host.vision,
+            projection=host.projection,
+            image=image,
+            steps=steps,
+            preset="transformer blocks",
+            learning_rate=0.0,
+            seed=0,
+            preview_every=0,
+            keep_texts=known_phrases(),
+        )
+        .args
+    )
     drawn, targets = [drawn_by(host, model, projection, image, "", 0.6, index)], []
     for kind, weight in EDITS:
         [text], target = changed(scene, kind)
@@ -146,10 +157,21 @@ def drawn_by(host: SimpleNamespace, model, projection, image, text: str, weight:
 
     import nodes
 
-    positive = host.classes["ImageToPromptEmbed"].execute(
-        projection=projection, clip=host.clip, clip_vision=host.vision, image=image, text=text,
-        text_weight=weight, strength=1.0, images="one prompt per image", crop="center",
-    ).result[0]  # fmt: skip
+    positive = (
+        host.classes["ImageToPromptEmbed"]
+        .execute(
+            projection=projection,
+            clip=host.clip,
+            clip_vision=host.vision,
+            image=image,
+            text=text,
+            text_weight=weight,
+            strength=1.0,
+            images="one prompt per image",
+            crop="center",
+        )
+        .result[0]
+    )
     [negative] = nodes.CLIPTextEncode().encode(host.clip, "")
     latent = {"samples": torch.zeros(len(image), 4, 8, 8)}
     [done] = nodes.common_ksampler(

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from image_to_prompt.workflows import build, hosts, kinds, server
+from image_to_prompt.workflows.authoring import build
+from image_to_prompt.workflows.authoring import node_specs as kinds
+from image_to_prompt.workflows.comfyui import hosts, server
 
 try:
     import playwright.sync_api as playwright
@@ -25,9 +27,14 @@ except ImportError:
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
 SCREENSHOTS = hosts.PACK / "build" / "screenshots"
 PACK = "image-to-prompt"
 WITHOUT_ADDRESSES = ("0.3.64",)  # hosts whose page opens templates by a click only
@@ -35,9 +42,10 @@ SECONDS = 180_000  # of patience, in the page's milliseconds: a CPU may be busy
 PAGES = sorted(path for path in build.files() if path.parent == Path("."))
 # What the workflows ask for; the last is what the one before it leaves behind.
 MODEL_FILES = (
-    ("checkpoints", kinds.CHECKPOINT), ("clip_vision", kinds.CLIP),
+    ("checkpoints", kinds.CHECKPOINT),
+    ("clip_vision", kinds.CLIP),
     ("projections", "fitted_00001_.safetensors"),
-)  # fmt: skip
+)
 # What the page asks for and a new user does not have yet.
 USER_FILES = ("user.css", "comfy.templates.json", "workflows/.keep", "subgraphs/.keep")
 
@@ -164,7 +172,9 @@ def workflow(request, opened, url, host_path, own_errors):
     # After own_errors: a browser asks for some files, like its icon, for the first page only.
     version = hosts.host_in(host_path).version
     nodes = json.loads(build.files()[request.param])["nodes"]
-    for kind in (kinds.KINDS[node["type"]] for node in nodes if node["type"] in kinds.KINDS):
+    for kind in (
+        kinds.NODE_SPECS[node["type"]] for node in nodes if node["type"] in kinds.NODE_SPECS
+    ):
         if _parts(kind.since) > _parts(version):
             pytest.skip(f"this host has no {kind.title}, which came with {kind.since}")
     if version in WITHOUT_ADDRESSES:

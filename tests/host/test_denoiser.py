@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from image_to_prompt.projection import CrossAttention, Full, ImageToPromptError, LowRank
+from image_to_prompt.projection import FullDelta, ImageToPromptError, LoRADelta, UNetDeltas
 from image_to_prompt.tests.host import small_unet
 from image_to_prompt.tests.host.training_tools import generator, leftovers, predicted, weights
 
@@ -27,7 +27,8 @@ def model(state):
 
 @pytest.fixture
 def parts(host):
-    from image_to_prompt.nodes import host_patches, host_unet
+    from image_to_prompt.nodes.host import patches as host_patches
+    from image_to_prompt.nodes.host import unet as host_unet
 
     return host_unet, host_patches
 
@@ -43,7 +44,9 @@ def change(maps, requires_grad=False, size=0.02):
     for number, (name, (out, width)) in enumerate(maps.items()):
         down = size * torch.randn(2, width, generator=generator(number))
         up = size * torch.randn(out, 2, generator=generator(100 + number))
-        deltas[name] = LowRank(down.requires_grad_(requires_grad), up.requires_grad_(requires_grad))
+        deltas[name] = LoRADelta(
+            down.requires_grad_(requires_grad), up.requires_grad_(requires_grad)
+        )
     return deltas
 
 
@@ -75,16 +78,16 @@ def test_signal_power_is_that_of_stable_diffusion(model, parts):
     assert torch.allclose(power, (1 - beta).cumprod(0), rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [LowRank, Full])
+@pytest.mark.parametrize("kind", [LoRADelta, FullDelta])
 def test_a_change_in_training_is_the_change_of_the_patched_model(model, parts, kind):
     denoiser = parts[0].HostDenoiser(model, 768)
     deltas = change(denoiser.layers)
-    if kind is Full:
-        deltas = {name: Full(delta.weight()) for name, delta in deltas.items()}
-    patched = parts[1].with_changes(model, CrossAttention(deltas), 1.0)
+    if kind is FullDelta:
+        deltas = {name: FullDelta(delta.weight()) for name, delta in deltas.items()}
+    patched = parts[1].patch_model(model, UNetDeltas(deltas), 1.0)
     plain = parts[0].HostDenoiser(model, 768).predict(*inputs(), {})
     trained = denoiser.predict(*inputs(), deltas)
-    patched.remove_attachments(parts[0].CHANGED)
+    patched.remove_attachments(parts[0].ATTACHMENT)
     applied = parts[0].HostDenoiser(patched, 768).predict(*inputs(), {})
     assert torch.allclose(trained, applied, atol=1e-5)
     assert (trained - plain).norm() > 1e-3 * plain.norm()
@@ -127,17 +130,19 @@ def test_half_precision_arithmetic_does_not_lose_small_gradients(state, parts):
 def test_activations_computed_again_give_the_same_gradients(state, parts, inference):
     model = small_unet.host_model(state, inference=inference)
     kept = gradients(parts[0].HostDenoiser(model, 768))
-    again = gradients(parts[0].HostDenoiser(model, 768, frugal=True))
+    again = gradients(parts[0].HostDenoiser(model, 768, gradient_checkpointing=True))
     assert torch.equal(kept, again)
     assert not leftovers(model.model)
 
 
 def test_activations_computed_again_are_not_kept(model, parts):
-    def size(frugal):
+    def size(gradient_checkpointing):
         kept = []
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept.append, id):
             noisy, times, context = inputs()
-            denoiser = parts[0].HostDenoiser(model, 768, frugal=frugal)
+            denoiser = parts[0].HostDenoiser(
+                model, 768, gradient_checkpointing=gradient_checkpointing
+            )
             denoiser.predict(noisy, times, context.requires_grad_(True), {})
         return sum(each.nbytes for each in kept)
 
@@ -156,7 +161,7 @@ def test_the_model_keeps_its_weights_whatever_mode_it_was_loaded_in(state, parts
 
 def test_weights_are_lent_in_their_own_memory(model, parts):
     unet = model.model.diffusion_model
-    lent = parts[0].lendable(unet, torch.device("cpu"))
+    lent = parts[0].autograd_weights(unet, torch.device("cpu"))
     for name, weight in unet.named_parameters():
         assert lent[name].data_ptr() == weight.data_ptr()
         assert not lent[name].is_inference() and not lent[name].requires_grad
@@ -175,7 +180,7 @@ def test_v_prediction_is_recognised(model, parts):
 
 def test_an_unknown_name_is_an_error_and_nothing_is_patched(model, parts):
     name = "input_blocks.9.1.transformer_blocks.0.attn2.to_k"
-    unknown = CrossAttention({name: Full(torch.zeros(320, 768))})
+    unknown = UNetDeltas({name: FullDelta(torch.zeros(320, 768))})
     with pytest.raises(ImageToPromptError, match=r"input_blocks\.9"):
-        parts[1].with_changes(model, unknown, 1.0)
+        parts[1].patch_model(model, unknown, 1.0)
     assert not model.patches

@@ -78,9 +78,8 @@ def test_a_saved_projection_comes_back_bit_for_bit_whatever_the_widgets_say(resu
 
 def test_saving_again_never_overwrites(host, results):
     save = host.classes["SaveProjection"]
-    first = (host.folders / "models" / "projections" / "frozen" / "mine_00001_.safetensors")
+    first = host.folders / "models" / "projections" / "frozen" / "mine_00001_.safetensors"
     before = first.read_bytes()
     save.execute(projection=results["1"][0], filename_prefix="frozen/mine")
     assert first.read_bytes() == before
     assert first.with_name("mine_00002_.safetensors").exists()
-

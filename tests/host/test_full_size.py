@@ -12,13 +12,13 @@ import torch
 
 from image_to_prompt.projection import (
     REFINE,
-    Encoder,
-    Pictures,
+    ClipIdentity,
     Projection,
     Trainer,
+    TrainingImages,
     save_projection,
 )
-from image_to_prompt.projection.cross_attention import reading
+from image_to_prompt.projection.adapters.lora import reading
 from image_to_prompt.tests.host import small_unet
 from image_to_prompt.tests.host.training_tools import QUICK, generator, leftovers, predicted
 
@@ -40,7 +40,7 @@ def model(host):
 @pytest.fixture(scope="module", params=["transformer", "cross_attention"])
 def refined(model, request):
     """One step with a residual and a part of the U-Net, as large as the presets have them."""
-    from image_to_prompt.nodes.host_unet import HostDenoiser
+    from image_to_prompt.nodes.host.unet import HostDenoiser
 
     largest = next(iter(REFINE.values()))
     assert largest.transformer and largest.transformer_rank == QUICK.transformer_rank == 8
@@ -50,7 +50,7 @@ def refined(model, request):
     recipe = replace(QUICK, **parts)
     denoiser = HostDenoiser(model, 768)
     latents = (torch.randn(4, 8, 8, generator=generator(0)),)
-    pictures = Pictures(latents, torch.randn(1, 768, generator=generator(1)))
+    pictures = TrainingImages(latents, torch.randn(1, 768, generator=generator(1)))
     null = torch.randn(1, 77, 768, generator=generator(2))
     trainer = Trainer(denoiser, projection(), pictures, null, recipe, 0)
     trainer.step()
@@ -61,7 +61,7 @@ def projection() -> Projection:
     return Projection(
         matrix=torch.eye(768),
         singular_values=torch.ones(768),
-        encoder=Encoder(768, 768, 1024, "0" * 64),
+        encoder=ClipIdentity(768, 768, 1024, "0" * 64),
         method="pseudo-inverse",
         cutoff=0.3,
         kept=768,
@@ -69,7 +69,7 @@ def projection() -> Projection:
 
 
 def test_all_sixteen_cross_attentions_are_found_under_the_names_of_checkpoints(model):
-    from image_to_prompt.nodes.host_unet import layers_of
+    from image_to_prompt.nodes.host.unet import layers_of
 
     layers = layers_of(model)
     maps = reading(layers)
@@ -86,15 +86,15 @@ def test_all_sixteen_cross_attentions_are_found_under_the_names_of_checkpoints(m
 
 
 def test_every_one_of_them_is_trained_and_patched(model, refined, tmp_path):
-    from image_to_prompt.nodes.host_patches import with_changes
-    from image_to_prompt.nodes.host_unet import layers_of
+    from image_to_prompt.nodes.host.patches import patch_model
+    from image_to_prompt.nodes.host.unet import layers_of
 
     deltas = refined.cross_attention.deltas
     layers = layers_of(model)
     assert deltas.keys() in (layers.keys(), reading(layers).keys())
     assert all(delta.weight().norm() > 0 for delta in deltas.values())
     plain = predicted(model)
-    patched = with_changes(model, refined.cross_attention, 1.0)
+    patched = patch_model(model, refined.cross_attention, 1.0)
     assert set(patched.patches) == {f"diffusion_model.{name}.weight" for name in deltas}
     assert not torch.equal(predicted(patched), plain)
     assert torch.equal(predicted(model), plain)

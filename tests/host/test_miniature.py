@@ -12,13 +12,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from miniature import pipeline, train_clip, widen
-from miniature.preprocess import preprocess
-from miniature.sampling import Miniature
-from miniature.training import generator_of
-from miniature.widen_clip import K
-from miniature.world import render, sample
 from torch import Tensor
+
+from image_to_prompt.tests.miniature import pipeline
+from image_to_prompt.tests.miniature.sampling import Miniature
+from image_to_prompt.tests.miniature.training import train_clip
+from image_to_prompt.tests.miniature.training.common import generator_of
+from image_to_prompt.tests.miniature.widening import widen
+from image_to_prompt.tests.miniature.widening.widen_clip import K
+from image_to_prompt.tests.miniature.world.preprocess import preprocess
+from image_to_prompt.tests.miniature.world.scenes import render, sample
 
 CAPTION = "a red star on a blue background"
 TOLERANCE = 1e-3  # relative, fp32
@@ -148,7 +151,7 @@ def test_host_and_diffusers_draw_the_same_picture(host, loaded, mini, projection
 
     positive = embed(host, loaded, projection, pictures[:1])
     empty = {"samples": torch.zeros(1, 4, 8, 8)}
-    negative, = nodes.CLIPTextEncode().encode(loaded.clip, "")
+    (negative,) = nodes.CLIPTextEncode().encode(loaded.clip, "")
     [latent] = nodes.KSampler().sample(
         loaded.model, SEED, STEPS, GUIDANCE, "euler", "simple", [[positive, {}]], negative, empty
     )
@@ -167,24 +170,31 @@ def embed(host, loaded, projection, pictures: Tensor) -> Tensor:
     """ImageToPromptEmbed's conditioning without text, (B, 77, 768)."""
     with torch.inference_mode():
         out = host.classes["ImageToPromptEmbed"].execute(
-            projection=projection, clip=loaded.clip, clip_vision=loaded.vision,
-            image=pictures.movedim(1, -1), text="", text_weight=0.6, strength=1.0,
-            images="one prompt per image", crop="center",
-        )  # fmt: skip
+            projection=projection,
+            clip=loaded.clip,
+            clip_vision=loaded.vision,
+            image=pictures.movedim(1, -1),
+            text="",
+            text_weight=0.6,
+            strength=1.0,
+            images="one prompt per image",
+            crop="center",
+        )
     [[states, _]] = out.result[0]
     return states.clone()
 
 
 def host_free_prompt(mini: Miniature, projection, pictures: Tensor) -> Tensor:
     """The same from the narrow models and the narrow matrix, (B, 77, 96)."""
-    from miniature.rows import NORM
-
     from image_to_prompt.projection import Projection, assemble
+    from image_to_prompt.tests.miniature.experiments.rows import NORM
 
     narrow = Projection.from_text_projection(
-        mini.clip.text_projection.weight, mini.clip.visual_projection.weight,
-        cutoff=projection.cutoff, norm=NORM,
-    )  # fmt: skip
+        mini.clip.text_projection.weight,
+        mini.clip.visual_projection.weight,
+        cutoff=projection.cutoff,
+        norm=NORM,
+    )
     assert narrow.kept == projection.kept
     sos = mini.states([""])[0][0, 0]
     return assemble(sos, narrow.apply(mini.image_embeds(pictures)))
@@ -197,10 +207,23 @@ def test_refined_in_the_host_a_picture_comes_nearer_to_its_reference(
     reference = pictures[:1]
     image = reference.movedim(1, -1)
     with torch.inference_mode():
-        model, trained, _ = host.classes["OnlineRefine"].execute(
-            loaded.model, loaded.vae, loaded.clip, loaded.vision, projection, image,
-            30, "transformer blocks", 0.0, 0, preview_every=0,
-        ).args  # fmt: skip
+        model, trained, _ = (
+            host.classes["OnlineRefine"]
+            .execute(
+                loaded.model,
+                loaded.vae,
+                loaded.clip,
+                loaded.vision,
+                projection,
+                image,
+                30,
+                "transformer blocks",
+                0.0,
+                0,
+                preview_every=0,
+            )
+            .args
+        )
     errors = []
     for which, form in ((loaded.model, projection), (model, trained)):
         prompt = embed(host, loaded, form, reference)
@@ -213,7 +236,7 @@ def sampled(model, loaded, prompt: Tensor, seed: int) -> Tensor:
     """A picture (1, 64, 64, 3) by core's sampler and decoder."""
     import nodes
 
-    negative, = nodes.CLIPTextEncode().encode(loaded.clip, "")
+    (negative,) = nodes.CLIPTextEncode().encode(loaded.clip, "")
     latent = {"samples": torch.zeros(1, 4, 8, 8)}
     with torch.inference_mode():
         [done] = nodes.common_ksampler(

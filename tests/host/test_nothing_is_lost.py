@@ -88,10 +88,18 @@ def test_so_does_one_that_ends_at_any_step(tools, before, step, how):
 
 
 # Calls of the U-Net: where to listen, what is said of the kept text, and step 1's two passes.
-@pytest.mark.parametrize("call, how", [
-    (0, "interrupt"), (0, "error in backward"), (1, "out of memory"), (2, "error in backward"),
-    (3, "interrupt"), (3, "out of memory in backward"), (4, "interrupt"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, how",
+    [
+        (0, "interrupt"),
+        (0, "error in backward"),
+        (1, "out of memory"),
+        (2, "error in backward"),
+        (3, "interrupt"),
+        (3, "out of memory in backward"),
+        (4, "interrupt"),
+    ],
+)
 def test_so_does_one_of_whole_blocks_wherever_it_ends(tools, before, call, how):
     graphs = alive_in_graphs()
     with ending(tools, call, how):

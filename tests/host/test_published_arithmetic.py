@@ -95,9 +95,7 @@ def chunks_of(host_path, segments):
 
     tokenizer = CLIPTokenizer.from_pretrained(str(host_path / "comfy" / "sd1_tokenizer"))
     tokens = [
-        (token, weight)
-        for text, weight in segments
-        for token in tokenizer(text)["input_ids"][1:-1]
+        (token, weight) for text, weight in segments for token in tokenizer(text)["input_ids"][1:-1]
     ]
     parts = [tokens[i : i + 75] for i in range(0, len(tokens), 75)] or [[]]
     return [[(49406, 1.0), *part, (49407, 1.0)] for part in parts]
@@ -129,7 +127,7 @@ CASES = {
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_node_gives_the_published_arithmetic(host, models, projection, pictures, name, batch):
     text, segments = CASES[name]
-    (conditioning, _), = run(host, projection, models, pictures[:batch], text)
+    ((conditioning, _),) = run(host, projection, models, pictures[:batch], text)
     chunks = chunks_of(host.path, segments)
     embeddings = reference_embeddings(models[0], pictures[:batch])
     expected = published(models[0], embeddings, chunks, 0.6)
@@ -148,7 +146,7 @@ def test_without_any_image_the_text_part_is_core_clip_text_encode(host, models, 
 
     with torch.inference_mode():
         ((expected, _),) = core.CLIPTextEncode().encode(models[1], text)[0]
-        encoded = host.nodes.host.encode_text(models[1], text)
+        encoded = host.nodes.host.api.encode_text(models[1], text)
         ((states, _),) = encoded.entries
         part = condition(states, encoded.eos, torch.zeros(1, 768), text_weight=1.0)
     assert torch.equal(part, expected)
@@ -160,7 +158,7 @@ def test_strength_0_is_the_empty_prompt_bit_for_bit(host, models, projection, pi
 
     with torch.inference_mode():
         ((null, _),) = core.CLIPTextEncode().encode(models[1], "")[0]
-    (conditioning, _), = run(host, projection, models, pictures, text, strength=0.0)
+    ((conditioning, _),) = run(host, projection, models, pictures, text, strength=0.0)
     assert torch.equal(conditioning, null.expand(3, -1, -1))
 
 
@@ -169,31 +167,31 @@ def test_words_and_sos_are_core_clip_text_encode_bit_for_bit(host, models, proje
 
     with torch.inference_mode():
         ((text, _),) = core.CLIPTextEncode().encode(models[1], "a dog")[0]
-    (conditioning, _), = run(host, projection, models, pictures[:1], "a dog")
+    ((conditioning, _),) = run(host, projection, models, pictures[:1], "a dog")
     assert torch.equal(conditioning[:, :3], text[:, :3])
     assert not torch.isclose(conditioning[:, 3:], text[:, 3:]).all()
 
 
 def test_a_picture_gives_the_same_numbers_alone_and_in_a_batch(host, models, projection, pictures):
-    (batch, _), = run(host, projection, models, pictures)
+    ((batch, _),) = run(host, projection, models, pictures)
     for index in range(3):
-        (alone, _), = run(host, projection, models, pictures[index : index + 1])
+        ((alone, _),) = run(host, projection, models, pictures[index : index + 1])
         assert torch.equal(alone[0], batch[index])
 
 
 def test_copies_of_one_image_give_that_image(host, models, projection, pictures):
     copies = pictures[:1].expand(4, -1, -1, -1)
-    (one, _), = run(host, projection, models, pictures[:1])
-    (all_, _), = run(host, projection, models, copies, images="one prompt from all")
+    ((one, _),) = run(host, projection, models, pictures[:1])
+    ((all_, _),) = run(host, projection, models, copies, images="one prompt from all")
     assert torch.equal(one, all_)
 
 
 def test_the_order_of_references_does_not_matter(host, models, projection, pictures):
     changes = {"images": "one prompt from all"}
-    (a, _), = run(host, projection, models, pictures, image_weights="1, 2, 3", **changes)
-    (b, _), = run(host, projection, models, pictures.flip(0), image_weights="3, 2, 1", **changes)
+    ((a, _),) = run(host, projection, models, pictures, image_weights="1, 2, 3", **changes)
+    ((b, _),) = run(host, projection, models, pictures.flip(0), image_weights="3, 2, 1", **changes)
     assert torch.equal(a, b)
-    (c, _), = run(host, projection, models, pictures, image_weights="3, 2, 1", **changes)
+    ((c, _),) = run(host, projection, models, pictures, image_weights="3, 2, 1", **changes)
     assert not torch.equal(a, c)
 
 
@@ -201,7 +199,7 @@ def test_grey_rgba_and_rgb_of_the_same_picture_agree(host, models, projection, p
     grey = pictures[:1, ..., :1]
     rgb = grey.expand(-1, -1, -1, 3)
     rgba = torch.cat([rgb, torch.rand(1, 224, 224, 1)], dim=-1)
-    (expected, _), = run(host, projection, models, rgb)
+    ((expected, _),) = run(host, projection, models, rgb)
     for picture in (grey, rgba):
         assert torch.equal(run(host, projection, models, picture)[0][0], expected)
 
@@ -211,8 +209,8 @@ def test_crop_decides_whether_borders_are_seen(host, models, projection):
     bordered = wide.clone()
     bordered[:, :, :40] = 1.0
     for crop, same in (("center", True), ("none", False)):
-        (a, _), = run(host, projection, models, wide, crop=crop)
-        (b, _), = run(host, projection, models, bordered, crop=crop)
+        ((a, _),) = run(host, projection, models, wide, crop=crop)
+        ((b, _),) = run(host, projection, models, bordered, crop=crop)
         assert torch.allclose(a, b, atol=1e-4) == same
 
 
@@ -221,8 +219,8 @@ def test_clip_skip_acts_on_the_text_and_not_on_the_picture(host, models, project
 
     (skipped_clip,) = core.CLIPSetLastLayer().set_last_layer(models[1], -2)
     reference, _, vision = models
-    (plain, _), = run(host, projection, models, pictures[:1])
-    (skipped, _), = run(host, projection, (reference, skipped_clip, vision), pictures[:1])
+    ((plain, _),) = run(host, projection, models, pictures[:1])
+    ((skipped, _),) = run(host, projection, (reference, skipped_clip, vision), pictures[:1])
     assert torch.equal(plain[:, 1:], skipped[:, 1:])
     assert not torch.equal(plain[:, 0], skipped[:, 0])
 

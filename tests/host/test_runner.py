@@ -20,8 +20,12 @@ import torch
 from PIL import Image
 
 from image_to_prompt.projection import load_file, save_projection
-from image_to_prompt.workflows import build, client, hosts, kinds, material, run, server
-from image_to_prompt.workflows.fill import fill, nodes_of
+from image_to_prompt.workflows import run
+from image_to_prompt.workflows.authoring import build
+from image_to_prompt.workflows.authoring import node_specs as kinds
+from image_to_prompt.workflows.comfyui import client, hosts, server
+from image_to_prompt.workflows.comfyui.inputs import fill, nodes_of
+from image_to_prompt.workflows.demo_parts import demo_assets as material
 
 STEPS = 2
 APIS = {path.stem: path for path in build.files() if path.parent.name == "api"}
@@ -64,7 +68,7 @@ def served(found, base):
         "steps": STEPS,
         "seed": 1,
     }
-    folder = base / "input" / kinds.KINDS[FOLDER].widgets["folder"]
+    folder = base / "input" / kinds.NODE_SPECS[FOLDER].widgets["folder"]
     folder.mkdir(parents=True)
     for width in (64, 72):  # a folder of pictures has several sizes
         Image.linear_gradient("L").resize((width, 64)).save(folder / f"{width}.png")
@@ -110,10 +114,13 @@ def test_a_workflow_runs_to_a_png(name, served, pictures, tmp_path):
     width, height = SIZES[name]
     steps = []
     [path] = run.run_workflow(
-        url, graph, tmp_path, pictures[: len(nodes_of(graph, "LoadImage"))],
+        url,
+        graph,
+        tmp_path,
+        pictures[: len(nodes_of(graph, "LoadImage"))],
         settings=settings,
         progress=lambda number, done, of: steps.append((graph[number]["class_type"], done, of)),
-    )  # fmt: skip
+    )
     picture = Image.open(path)
     assert (picture.format, picture.size) == ("PNG", (width, height))
     assert len(picture.getcolors(width * height)) > 1
@@ -161,11 +168,15 @@ def test_a_changed_projection_file_is_loaded_again_and_an_equal_one_is_not(serve
     folder.mkdir(exist_ok=True)
     save_projection(load_file(clip), folder / "mine.safetensors")
     graph = {
-        "1": {"class_type": "LoadProjection", "inputs": {
-            "file": "mine.safetensors", "method": "pseudo-inverse", "cutoff": 0.0}},
-        "2": {"class_type": "SaveProjection", "inputs": {
-            "projection": ["1", 0], "filename_prefix": "again"}},
-    }  # fmt: skip
+        "1": {
+            "class_type": "LoadProjection",
+            "inputs": {"file": "mine.safetensors", "method": "pseudo-inverse", "cutoff": 0.0},
+        },
+        "2": {
+            "class_type": "SaveProjection",
+            "inputs": {"projection": ["1", 0], "filename_prefix": "again"},
+        },
+    }
     assert worked(url, graph) == {"LoadProjection", "SaveProjection"}
     save_projection(load_file(clip), folder / "mine.safetensors")
     assert worked(url, graph) == set(), "written anew, with the same content"
@@ -184,9 +195,7 @@ def test_without_a_socket_library_the_run_is_polled(served, pictures, tmp_path, 
     url, settings = served
     monkeypatch.setattr(client, "websocket", None)
     small = settings | {"width": 64, "height": 64}
-    [path] = run.run_workflow(
-        url, workflow("variation"), tmp_path, pictures[:1], settings=small
-    )  # fmt: skip
+    [path] = run.run_workflow(url, workflow("variation"), tmp_path, pictures[:1], settings=small)
     assert Image.open(path).size == (64, 64)
 
 
@@ -260,10 +269,13 @@ def test_a_run_stopped_from_elsewhere_is_said(served, pictures, tmp_path):
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(client.RunError, match="interrupted on the server at node"):
         run.run_workflow(
-            url, workflow("variation"), tmp_path, pictures[:1],
+            url,
+            workflow("variation"),
+            tmp_path,
+            pictures[:1],
             settings=settings | {"steps": 5000, "width": 64, "height": 64},
             progress=lambda number, done, of: of and sampling.set(),
-        )  # fmt: skip
+        )
 
 
 def test_a_host_that_dies_is_shown_with_the_end_of_its_log(found, tmp_path):

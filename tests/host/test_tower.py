@@ -23,7 +23,7 @@ def clip_vision(host):
 
 @pytest.fixture
 def vision(host):
-    from image_to_prompt.nodes import host_vision
+    from image_to_prompt.nodes.host import vision as host_vision
 
     return host_vision
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from image_to_prompt.projection import CrossAttention, Full, ImageToPromptError, from_clip_model
+from image_to_prompt.projection import FullDelta, ImageToPromptError, UNetDeltas, from_clip_model
 from image_to_prompt.tests.host import small_models
 from image_to_prompt.tests.host.training_tools import make_tools, predicted, weights
 
@@ -144,8 +144,8 @@ def test_a_projection_of_another_clip(tools):
 
 
 def test_a_projection_whose_changes_have_no_place(tools):
-    unknown = CrossAttention(
-        {"input_blocks.11.1.transformer_blocks.0.attn2.to_k": Full(torch.zeros(320, 768))}
+    unknown = UNetDeltas(
+        {"input_blocks.11.1.transformer_blocks.0.attn2.to_k": FullDelta(torch.zeros(320, 768))}
     )
     refused(
         tools, r"input_blocks\.11", projection=replace(tools.projection, cross_attention=unknown)
@@ -153,8 +153,8 @@ def test_a_projection_whose_changes_have_no_place(tools):
 
 
 def test_a_model_that_has_a_projections_changes_already(tools):
-    known = CrossAttention(
-        {"middle_block.1.transformer_blocks.0.attn2.to_k": Full(torch.ones(320, 768))}
+    known = UNetDeltas(
+        {"middle_block.1.transformer_blocks.0.attn2.to_k": FullDelta(torch.ones(320, 768))}
     )
     fitted = replace(tools.projection, cross_attention=known)
     node = tools.host.classes["ApplyProjection"]
@@ -184,11 +184,11 @@ def test_text_least_squares_of_what_has_no_text_projection_is_refused(tools):
 
 
 def test_automatic_memory_looks_at_every_picture(tools, host):
-    from image_to_prompt.nodes.training import Models
-    from image_to_prompt.projection import Pictures
+    from image_to_prompt.nodes.training.session import Models
+    from image_to_prompt.projection import TrainingImages
 
     given = {k: v for k, v in tools.sockets().items() if k != "image"}
     models = Models(**given, memory="automatic")
-    small, large = (Pictures((torch.zeros(4, n, n),), torch.zeros(1, 8)) for n in (8, 64))
+    small, large = (TrainingImages((torch.zeros(4, n, n),), torch.zeros(1, 8)) for n in (8, 64))
     assert models.chunk(small, None, large) == models.chunk(large)
     assert models.chunk(large) == models.denoiser.fitting((64, 64)) != models.chunk(small)

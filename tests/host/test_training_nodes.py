@@ -68,7 +68,7 @@ def test_no_steps_change_nothing(tools, preset):
     for model, projection, curve in (
         tools.refine(steps=0, preset=PRESET if preset == "full" else preset),
         tools.fit(epochs=0, preset=preset),
-    ):  # fmt: skip
+    ):
         assert torch.equal(predicted(model), predicted(tools.model))
         assert torch.equal(tools.embed(projection), tools.embed(tools.projection))
         assert curve.shape[0] == 1 and curve.shape[-1] == 3
@@ -112,7 +112,7 @@ def test_a_fit_that_gained_nothing_says_so(host, caplog):
     for losses, warned in (([0.2, 0.3, 0.2], True), ([0.2, 0.1], False), ([0.2], False)):
         caplog.clear()
         run = SimpleNamespace(held_out_losses=list(enumerate(losses)))
-        host.nodes.training.warn_unless_better(run)
+        host.nodes.training.session.warn_unless_better(run)
         assert ("no epoch lowered the loss" in caplog.text) == warned
 
 
@@ -187,7 +187,7 @@ def test_text_alone_fits_without_a_step(tools, host, monkeypatch):
 
 
 def test_captions_are_encoded_as_the_host_encodes_each(tools, host):
-    from image_to_prompt.nodes.host_text import caption_states
+    from image_to_prompt.nodes.host.text import caption_states
 
     words = ["a red star", "", "two cats in the snow"]
     with torch.inference_mode():
@@ -217,9 +217,10 @@ def test_previews_are_shown_where_the_user_wants_them(tools, monkeypatch):
 
     seen = []
     monkeypatch.setattr(
-        comfy.utils.ProgressBar, "update_absolute",
+        comfy.utils.ProgressBar,
+        "update_absolute",
         lambda self, value, total=None, preview=None: seen.append((value, total, preview)),
-    )  # fmt: skip
+    )
     quiet = tools.refine(steps=2, preview_every=1)
     assert [value for value, *_ in seen] == [0, 1, 2]
     assert not any(preview for *_, preview in seen)
@@ -232,7 +233,7 @@ def test_previews_are_shown_where_the_user_wants_them(tools, monkeypatch):
 
 
 def test_texts_that_are_kept_are_encoded_as_core_encodes_them(tools, host):
-    from image_to_prompt.nodes.training import Models
+    from image_to_prompt.nodes.training.session import Models
 
     given = tools.sockets()
     given.pop("image")

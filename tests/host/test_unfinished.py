@@ -85,13 +85,13 @@ def test_a_fit_with_another_text_encoder_leaves_the_first_one_be(tools, folder, 
     [first] = folder.iterdir()
     content = first.read_bytes()
     null = host_null(tools) + 1
-    monkeypatch.setattr("image_to_prompt.nodes.training.Models.null_prompt", lambda _: null)
+    monkeypatch.setattr("image_to_prompt.nodes.training.session.Models.null_prompt", lambda _: null)
     begin(tools)
     assert first.read_bytes() == content and len(os.listdir(folder)) == 2
 
 
 def host_null(tools):
-    from image_to_prompt.nodes import host
+    from image_to_prompt.nodes.host import api as host
 
     return host.encode_text(tools.clip, "").entries[0][0].clone()
 
@@ -132,7 +132,7 @@ def test_a_fit_that_ended_goes_on_bit_for_bit(tools, how, folder):
 
 def test_a_crash_loses_little(tools, folder, monkeypatch):
     """A process that dies writes nothing at its end: the file must be there before."""
-    from image_to_prompt.nodes import resume
+    from image_to_prompt.nodes.training import unfinished as resume
 
     monkeypatch.setattr(resume.Unfinished, "__exit__", lambda *_: None)
     with ending(tools, 3, "error"):

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from image_to_prompt.workflows import build
-from image_to_prompt.workflows.kinds import KINDS, OURS, PAGE
+from image_to_prompt.workflows.authoring import build
+from image_to_prompt.workflows.authoring.node_specs import NODE_SPECS, OURS, PAGE
 
 TYPED = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # After these the page puts a widget of its own and saves its value too.
 PAGE_WIDGETS = ("control_after_generate", "image_upload")
 FILES = ("ckpt_name", "clip_name", "file", "image", "folder")  # lists of what lies on the disk
-EXECUTED = [name for name, kind in KINDS.items() if kind.pack != PAGE]
+EXECUTED = [name for name, kind in NODE_SPECS.items() if kind.pack != PAGE]
 APIS = [path for path in build.files() if path.parent.name == "api"]
 
 
@@ -41,8 +41,8 @@ def extras() -> dict[str, type]:
 def in_this_host(request, classes):
     """Skips what is about a node that only newer hosts have."""
     name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
-    if name and KINDS[name].since and name not in classes:
-        pytest.skip(f"this host has no {name}, which came with {KINDS[name].since}")
+    if name and NODE_SPECS[name].since and name not in classes:
+        pytest.skip(f"this host has no {name}, which came with {NODE_SPECS[name].since}")
 
 
 def inputs_of(cls) -> dict[str, tuple[object, dict]]:
@@ -58,7 +58,7 @@ def is_widget(kind: object) -> bool:
 
 @pytest.mark.parametrize("name", EXECUTED)
 def test_sockets_and_widgets_are_the_hosts_in_its_order(name, classes):
-    kind, inputs = KINDS[name], inputs_of(classes[name])
+    kind, inputs = NODE_SPECS[name], inputs_of(classes[name])
     assert list(kind.widgets) == [key for key, (type_, _) in inputs.items() if is_widget(type_)]
     assert dict(kind.sockets) == {
         key: type_ for key, (type_, _) in inputs.items() if not is_widget(type_)
@@ -73,14 +73,14 @@ def test_the_widgets_that_the_page_adds_are_known(name, classes):
         for key, (_, options) in inputs_of(classes[name]).items()
         if any(options.get(flag) for flag in PAGE_WIDGETS)
     }
-    assert set(KINDS[name].page_widgets) == added
+    assert set(NODE_SPECS[name].page_widgets) == added
 
 
 @pytest.mark.parametrize("name", EXECUTED)
 def test_outputs_are_the_hosts(name, classes):
     types = list(classes[name].RETURN_TYPES)
     names = list(getattr(classes[name], "RETURN_NAMES", None) or types)
-    known = [list(output) for output in KINDS[name].outputs]
+    known = [list(output) for output in NODE_SPECS[name].outputs]
     # Newer hosts also give out what an output node saved; nothing of ours uses it.
     if name not in ("SaveImage", "PreviewImage"):
         assert known == [list(output) for output in zip(names, types, strict=True)]
@@ -89,7 +89,7 @@ def test_outputs_are_the_hosts(name, classes):
 @pytest.mark.parametrize("path", APIS, ids=str)
 def test_every_value_is_one_that_the_host_allows(path, classes):
     for node in json.loads(build.files()[path]).values():
-        if KINDS[node["class_type"]].since and node["class_type"] not in classes:
+        if NODE_SPECS[node["class_type"]].since and node["class_type"] not in classes:
             continue
         inputs = inputs_of(classes[node["class_type"]])
         for name, value in node["inputs"].items():
@@ -105,9 +105,9 @@ def test_every_value_is_one_that_the_host_allows(path, classes):
         assert required.keys() <= node["inputs"].keys()
 
 
-@pytest.mark.parametrize("name", [name for name in EXECUTED if KINDS[name].pack == OURS])
+@pytest.mark.parametrize("name", [name for name in EXECUTED if NODE_SPECS[name].pack == OURS])
 def test_our_own_defaults_are_the_nodes(name, classes):
     inputs = inputs_of(classes[name])
-    for key, value in KINDS[name].widgets.items():
+    for key, value in NODE_SPECS[name].widgets.items():
         if key not in FILES:
             assert value == inputs[key][1]["default"]

@@ -15,19 +15,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from image_to_prompt.projection import Projection, Recipe, from_clip_model
+from image_to_prompt.projection import Projection, TrainingConfig, from_clip_model
 from image_to_prompt.tests.host import small_models, small_unet
 
 # One noisy picture a step: the wiring is the same, and a step takes a second.
-QUICK = Recipe(1e-2, embedding=1.0, cross_attention=1.0, residual_rank=2, cross_rank=2, levels=1)
-QUICK_FULL = Recipe(
+QUICK = TrainingConfig(
+    1e-2, embedding=1.0, cross_attention=1.0, residual_rank=2, cross_rank=2, levels=1
+)
+QUICK_FULL = TrainingConfig(
     1e-2, embedding=1.0, cross_attention=1.0, vision=1.0, residual_rank=2, cross_rank=0, levels=1
 )
 # The way of the default presets: directions from a first gradient, texts kept in sets.
-QUICK_BLOCKS = Recipe(
-    1e-3, transformer=1.0, directions=1.0, transformer_rank=2, listen=1, levels=1, keep=1,
-    keep_sets=2, prior=1,
-)  # fmt: skip
+QUICK_BLOCKS = TrainingConfig(
+    1e-3,
+    transformer=1.0,
+    directions=1.0,
+    transformer_rank=2,
+    listen=1,
+    levels=1,
+    keep=1,
+    keep_sets=2,
+    prior=1,
+)
 PRESET = "embedding + cross-attention"
 
 
@@ -43,10 +52,13 @@ class Tools:
 
     def sockets(self, **changed: Any) -> dict[str, Any]:
         given = {
-            "model": self.model, "vae": self.vae, "clip": self.clip,
-            "clip_vision": self.clip_vision, "projection": self.projection,
+            "model": self.model,
+            "vae": self.vae,
+            "clip": self.clip,
+            "clip_vision": self.clip_vision,
+            "projection": self.projection,
             "image": self.picture,
-        }  # fmt: skip
+        }
         return {**given, **changed}
 
     def refine(self, **changed: Any) -> tuple:
@@ -70,9 +82,16 @@ class Tools:
             node = self.host.classes["ImageToPromptEmbed"]
             picture = self.picture if picture is None else picture
             return node.execute(
-                projection, self.clip, self.clip_vision, picture, "", 0.6, 1.0,
-                "one prompt per image", "center",
-            ).args[0][0][0]  # fmt: skip
+                projection,
+                self.clip,
+                self.clip_vision,
+                picture,
+                "",
+                0.6,
+                1.0,
+                "one prompt per image",
+                "center",
+            ).args[0][0][0]
 
 
 def generator(seed: int) -> torch.Generator:

@@ -8,7 +8,7 @@ import torch
 
 from image_to_prompt.projection import (
     METHODS,
-    Encoder,
+    ClipIdentity,
     Projection,
     assemble,
     condition,
@@ -18,7 +18,7 @@ from image_to_prompt.projection import (
     invert,
     spherical_mean,
 )
-from image_to_prompt.projection.clip_model import text_states
+from image_to_prompt.projection.integrations.transformers_clip import text_states
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.malformed.case import Case
 
@@ -81,7 +81,9 @@ NUMBERS = [
     ),
     *(
         _case(
-            f"encoder widths {widths}", ("encoder widths >= 1",), lambda w=widths: Encoder(*w, "")
+            f"encoder widths {widths}",
+            ("encoder widths >= 1",),
+            lambda w=widths: ClipIdentity(*w, ""),
         )
         for widths in ((0, 1, 1), (1, -1, 1), (1, 1, -1), (1.5, 1, 1), ("1", 1, 1), (None, 1, 1))
     ),

@@ -162,7 +162,7 @@ TENSORS = [
     ),
 ]
 
-OTHERS = [
+OTHER_LINEAR = [
     Case(
         "saved: a CLIP file where a projection is wanted",
         lambda folder: load_projection(builders.write(folder / NAME, builders.transformers_clip())),
@@ -177,4 +177,4 @@ OTHERS = [
     ),
 ]
 
-CASES = [*METADATA, *VERSIONS, *ENCODERS, *TENSORS, *OTHERS]
+CASES = [*METADATA, *VERSIONS, *ENCODERS, *TENSORS, *OTHER_LINEAR]

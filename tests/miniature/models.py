@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
-from .tokenizer import END, LENGTH, START, Tokenizer
+from .world.tokenizer import END, LENGTH, START, Tokenizer
 
 WEIGHTS = Path(__file__).with_name("weights")
 TEXT_WIDTH, VISION_WIDTH, UNET_WIDTH, TAESD_WIDTH = 96, 128, 64, 16
@@ -36,25 +36,29 @@ def _clip_config(
     common = {"num_hidden_layers": layers, "hidden_act": "quick_gelu"}
     end = len(CLIP_IDS) - 1
     text_config = common | {
-        "hidden_size": text, "intermediate_size": 4 * text, "num_attention_heads": text_heads,
-        "vocab_size": len(CLIP_IDS), "max_position_embeddings": LENGTH,
-        "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end,
-    }  # fmt: skip
+        "hidden_size": text,
+        "intermediate_size": 4 * text,
+        "num_attention_heads": text_heads,
+        "vocab_size": len(CLIP_IDS),
+        "max_position_embeddings": LENGTH,
+        "bos_token_id": end - 1,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
     vision_config = common | {
-        "hidden_size": vision, "intermediate_size": 4 * vision, "num_attention_heads": heads,
-        "patch_size": patch, "image_size": side,
-    }  # fmt: skip
-    return CLIPConfig(
-        text_config=text_config, vision_config=vision_config, projection_dim=text
-    )
+        "hidden_size": vision,
+        "intermediate_size": 4 * vision,
+        "num_attention_heads": heads,
+        "patch_size": patch,
+        "image_size": side,
+    }
+    return CLIPConfig(text_config=text_config, vision_config=vision_config, projection_dim=text)
 
 
 def taesd_model() -> AutoencoderTiny:
     """TAESD with 16 channels in place of 64."""
     widths = (TAESD_WIDTH,) * 4
-    return AutoencoderTiny(
-        encoder_block_out_channels=widths, decoder_block_out_channels=widths
-    )
+    return AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
 
 
 def unet_model() -> UNet2DConditionModel:

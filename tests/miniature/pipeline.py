@@ -21,9 +21,15 @@ def pipeline(folder: Path = models.WEIGHTS) -> StableDiffusionPipeline:
     taesd = models.load("taesd", folder)
     taesd.register_to_config(scaling_factor=1 / models.latent_scale(folder))
     pipe = StableDiffusionPipeline(
-        vae=taesd, unet=models.load("unet", folder), scheduler=scheduler(), text_encoder=None,
-        tokenizer=None, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=taesd,
+        unet=models.load("unet", folder),
+        scheduler=scheduler(),
+        text_encoder=None,
+        tokenizer=None,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -31,9 +37,12 @@ def pipeline(folder: Path = models.WEIGHTS) -> StableDiffusionPipeline:
 def scheduler() -> EulerDiscreteScheduler:
     """Euler over the time steps that the host's "simple" scheduler picks."""
     return EulerDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-        timestep_spacing="trailing", steps_offset=1,  # 1 as in SD 1.5; no effect on trailing
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="trailing",
+        steps_offset=1,  # 1 as in SD 1.5; no effect on trailing
+    )
 
 
 def start(pipe: StableDiffusionPipeline, noise: Tensor, steps: int) -> Tensor:
@@ -45,12 +54,21 @@ def start(pipe: StableDiffusionPipeline, noise: Tensor, steps: int) -> Tensor:
 
 @torch.no_grad()
 def generate(
-    pipe: StableDiffusionPipeline, context: Tensor, null: Tensor, noise: Tensor,
-    steps: int = 20, guidance: float = 3.0,
-) -> Tensor:  # fmt: skip
+    pipe: StableDiffusionPipeline,
+    context: Tensor,
+    null: Tensor,
+    noise: Tensor,
+    steps: int = 20,
+    guidance: float = 3.0,
+) -> Tensor:
     """Pictures (N, 3, 64, 64) in [0, 1]; context (N, 77, 96), null (1, 77, 96)."""
     return pipe(
-        prompt_embeds=context, negative_prompt_embeds=null.expand(len(context), -1, -1),
-        latents=start(pipe, noise, steps), num_inference_steps=steps, guidance_scale=guidance,
-        height=64, width=64, output_type="pt",
-    ).images  # fmt: skip
+        prompt_embeds=context,
+        negative_prompt_embeds=null.expand(len(context), -1, -1),
+        latents=start(pipe, noise, steps),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        height=64,
+        width=64,
+        output_type="pt",
+    ).images

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from . import models
-from .preprocess import preprocess
-from .tokenizer import Tokenizer, end_positions
-from .train_clip import image_states, text_states
+from .training.train_clip import image_states, text_states
+from .world.preprocess import preprocess
+from .world.tokenizer import Tokenizer, end_positions
 
 STEPS, GUIDANCE, CHUNK = 12, 3.0, 50
 
@@ -63,14 +63,21 @@ class Miniature:
 
 @torch.no_grad()
 def denoise(
-    unet: UNet2DConditionModel, context: Tensor, null: Tensor, noise: Tensor, steps: int,
+    unet: UNet2DConditionModel,
+    context: Tensor,
+    null: Tensor,
+    noise: Tensor,
+    steps: int,
     guidance: float,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Latents (N, 4, 8, 8) by DPM-Solver++ (2M) with classifier-free guidance."""
     solver = DPMSolverMultistepScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-        timestep_spacing="trailing", final_sigmas_type="zero",
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="trailing",
+        final_sigmas_type="zero",
+    )
     solver.set_timesteps(steps)
     both = torch.cat([null.expand(len(context), -1, -1), context])
     latents = noise * solver.init_noise_sigma

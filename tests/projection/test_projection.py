@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from image_to_prompt.projection import PAPER_NORM, Encoder, Projection, decompose, portable_cutoff
+from image_to_prompt.projection import (
+    PAPER_NORM,
+    ClipIdentity,
+    Projection,
+    decompose,
+    portable_cutoff,
+)
 from image_to_prompt.tests.fixtures import builders
 
 WIDTH = 32
@@ -131,7 +137,7 @@ def test_the_automatic_cutoff_of_another_encoder_is_the_portable_rule():
     ],
 )
 def test_an_encoder_is_named_by_its_widths(widths, name, vit_l14):
-    encoder = Encoder(*widths, text_projection="0")
+    encoder = ClipIdentity(*widths, text_projection="0")
     assert encoder.name == name
     assert encoder.is_vit_l14 is vit_l14
 
@@ -147,21 +153,21 @@ def test_the_paper_cutoff_is_only_for_the_widths_of_vit_l14():
 
 def test_a_fingerprint_tells_weights_apart_but_not_their_precision():
     text, visual = builders.text_projection(WIDTH), builders.visual_projection(WIDTH)
-    encoder = Encoder.of(text, visual)
-    assert Encoder.of(text.half(), visual.half()) == encoder
-    assert Encoder.of(text.T.contiguous().T, visual) == encoder
+    encoder = ClipIdentity.of(text, visual)
+    assert ClipIdentity.of(text.half(), visual.half()) == encoder
+    assert ClipIdentity.of(text.T.contiguous().T, visual) == encoder
     changed = text.clone()
     changed[3, 5] += 0.01
-    assert Encoder.of(changed, visual).text_projection != encoder.text_projection
-    assert Encoder.of(text.T, visual).text_projection != encoder.text_projection
-    assert Encoder.of(text, visual + 0.01).visual_projection != encoder.visual_projection
+    assert ClipIdentity.of(changed, visual).text_projection != encoder.text_projection
+    assert ClipIdentity.of(text.T, visual).text_projection != encoder.text_projection
+    assert ClipIdentity.of(text, visual + 0.01).visual_projection != encoder.visual_projection
     assert (encoder.text_width, encoder.joint_width, encoder.vision_width) == (32, 32, 48)
-    assert Encoder.of(text).vision_width is None
+    assert ClipIdentity.of(text).vision_width is None
 
 
 def test_a_fingerprint_depends_on_the_shape_and_not_only_on_the_numbers():
     flat = torch.arange(12.0)
-    wide, tall = Encoder.of(flat.reshape(3, 4)), Encoder.of(flat.reshape(4, 3))
+    wide, tall = ClipIdentity.of(flat.reshape(3, 4)), ClipIdentity.of(flat.reshape(4, 3))
     assert wide.text_projection != tall.text_projection
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from image_to_prompt.projection import (
     BLENDS,
     METHODS,
-    Encoder,
+    ClipIdentity,
     ImageToPromptError,
     Projection,
     apply_strength,
@@ -43,7 +43,7 @@ def a_projection(text: int, joint: int, seed: int, bias: bool = False) -> Projec
     return Projection(
         matrix=normal(text, joint, seed=seed),
         singular_values=normal(min(text, joint), seed=seed).abs().sort(descending=True).values,
-        encoder=Encoder(text, joint, None, "0"),
+        encoder=ClipIdentity(text, joint, None, "0"),
         method="pseudo-inverse",
         cutoff=0.3,
         kept=1,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from image_to_prompt.projection import Pictures, Texts
+from image_to_prompt.projection import EncodedPrompts, TrainingImages
 from image_to_prompt.tests.fixtures import builders
 
 WIDTH = 32  # of text states and joint space, as `builders.small_projection`
@@ -25,9 +25,10 @@ class ToyDenoiser:
         self.prediction = prediction
         self.alphas_cumprod = torch.linspace(0.999, 0.005, 1000)
         self.maps = {
-            f"{block}.{leaf}": (size, WIDTH) for block, size in BLOCKS.items()
+            f"{block}.{leaf}": (size, WIDTH)
+            for block, size in BLOCKS.items()
             for leaf in ("to_k", "to_v")
-        }  # fmt: skip
+        }
         self.layers = self.maps
         self.weights = {
             name: builders.normal(*shape, seed=30 + i) / WIDTH**0.5
@@ -55,9 +56,9 @@ class ToyDenoiser:
         return x.transpose(1, 2).unflatten(2, noisy.shape[2:])
 
 
-def pictures(count: int = 3, seed: int = 70, size: tuple[int, int] = (4, 4)) -> Pictures:
+def pictures(count: int = 3, seed: int = 70, size: tuple[int, int] = (4, 4)) -> TrainingImages:
     latents = tuple(builders.normal(4, *size, seed=seed + i) for i in range(count))
-    return Pictures(latents, builders.normal(count, WIDTH, seed=seed + 100))
+    return TrainingImages(latents, builders.normal(count, WIDTH, seed=seed + 100))
 
 
 def null() -> torch.Tensor:
@@ -70,12 +71,19 @@ def tiny_clip():
 
     common = {"num_hidden_layers": 2, "intermediate_size": 64, "hidden_act": "quick_gelu"}
     text = common | {
-        "hidden_size": WIDTH, "num_attention_heads": 4, "vocab_size": 10,
-        "bos_token_id": 8, "eos_token_id": 9, "pad_token_id": 9,
-    }  # fmt: skip
+        "hidden_size": WIDTH,
+        "num_attention_heads": 4,
+        "vocab_size": 10,
+        "bos_token_id": 8,
+        "eos_token_id": 9,
+        "pad_token_id": 9,
+    }
     vision = common | {
-        "hidden_size": 48, "num_attention_heads": 3, "patch_size": 7, "image_size": 28,
-    }  # fmt: skip
+        "hidden_size": 48,
+        "num_attention_heads": 3,
+        "patch_size": 7,
+        "image_size": 28,
+    }
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -89,7 +97,7 @@ def pixels(count: int = 3) -> torch.Tensor:
     return builders.normal(count, 3, 28, 28, seed=90)
 
 
-def texts(count: int = 5, seed: int = 90) -> Texts:
+def texts(count: int = 5, seed: int = 90) -> EncodedPrompts:
     """Random text states of `count` texts, ends at different places."""
     eos = tuple(1 + place % 7 for place in range(count))
-    return Texts(builders.normal(count, 77, WIDTH, seed=seed), eos)
+    return EncodedPrompts(builders.normal(count, 77, WIDTH, seed=seed), eos)

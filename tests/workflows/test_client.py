@@ -7,29 +7,50 @@ from types import SimpleNamespace
 
 import pytest
 
-from image_to_prompt.workflows import client, run
+from image_to_prompt.workflows import run
+from image_to_prompt.workflows.comfyui import client
 
 GRAPH = {"7": {"class_type": "ImageToPromptEmbed", "inputs": {}}}
 ENTRY = {
-    "outputs": {"9": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"},
-                                 {"filename": "t.png", "subfolder": "", "type": "temp"}]}},
+    "outputs": {
+        "9": {
+            "images": [
+                {"filename": "a.png", "subfolder": "", "type": "output"},
+                {"filename": "t.png", "subfolder": "", "type": "temp"},
+            ]
+        }
+    },
     "status": {"messages": [["execution_success", {}]]},
-}  # fmt: skip
+}
 FAILED = {
     "outputs": {},
-    "status": {"messages": [["execution_error", {
-        "node_id": "7", "node_type": "ImageToPromptEmbed", "exception_type": "ImageToPromptError",
-        "exception_message": "Expected a. Got b.\n"}]]},
-}  # fmt: skip
+    "status": {
+        "messages": [
+            [
+                "execution_error",
+                {
+                    "node_id": "7",
+                    "node_type": "ImageToPromptEmbed",
+                    "exception_type": "ImageToPromptError",
+                    "exception_message": "Expected a. Got b.\n",
+                },
+            ]
+        ]
+    },
+}
 INTERRUPTED = {
     "outputs": {},
     "status": {"messages": [["execution_interrupted", {"node_id": "3", "node_type": "KSampler"}]]},
 }
 REFUSED = {
     "error": {"message": "Prompt outputs failed validation", "details": ""},
-    "node_errors": {"7": {"class_type": "ImageToPromptEmbed", "errors": [
-        {"message": "Required input is missing", "details": "clip"}]}},
-}  # fmt: skip
+    "node_errors": {
+        "7": {
+            "class_type": "ImageToPromptEmbed",
+            "errors": [{"message": "Required input is missing", "details": "clip"}],
+        }
+    },
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -67,10 +88,13 @@ def fake(monkeypatch):
     """A server whose answers a test sets, and which keeps what it is sent."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.state = state = SimpleNamespace(
-        posted=[], status=200, history=ENTRY, queued=[],
+        posted=[],
+        status=200,
+        history=ENTRY,
+        queued=[],
         prompt={"prompt_id": "n1", "number": 1, "node_errors": {}},
         url=f"http://127.0.0.1:{server.server_port}",
-    )  # fmt: skip
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(client, "websocket", None)
     monkeypatch.setattr(client, "_POLL_SECONDS", 0.01)

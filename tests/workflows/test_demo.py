@@ -7,12 +7,15 @@ import torch
 from PIL import Image
 
 from image_to_prompt.projection import Projection
-from image_to_prompt.workflows import build, demo, demo_alone, grid, material, thumbnails
-from image_to_prompt.workflows.material import Reference
+from image_to_prompt.workflows import demo
+from image_to_prompt.workflows.authoring import build, thumbnails
+from image_to_prompt.workflows.demo_parts import demo_alone, grid
+from image_to_prompt.workflows.demo_parts import demo_assets as material
+from image_to_prompt.workflows.demo_parts.demo_assets import Reference
 
 # isort: split
-from miniature import models
-from miniature.sampling import Miniature
+from image_to_prompt.tests.miniature import models
+from image_to_prompt.tests.miniature.sampling import Miniature
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +35,13 @@ def references(tmp_path_factory):
 def test_a_reference_gets_three_variations_its_edits_and_the_empty_prompt():
     jobs = demo.jobs_of(Reference("cat", None, ("red", "blue")))
     assert [job[0] for job in jobs] == [
-        "variation 1", "variation 2", "variation 3", "+ red", "+ blue", "empty prompt",
-    ]  # fmt: skip
+        "variation 1",
+        "variation 2",
+        "variation 3",
+        "+ red",
+        "+ blue",
+        "empty prompt",
+    ]
     assert [job[1] for job in jobs] == [1, 2, 3, 1, 1, 1]
     assert [job[3] for job in jobs] == [1, 1, 1, 1, 1, 0]
 

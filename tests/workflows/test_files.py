@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from image_to_prompt.workflows import build
-from image_to_prompt.workflows.graph import Graph
-from image_to_prompt.workflows.kinds import KINDS, OURS
+from image_to_prompt.workflows.authoring import build
+from image_to_prompt.workflows.authoring.graph import Graph
+from image_to_prompt.workflows.authoring.node_specs import NODE_SPECS, OURS
 
-FOLDER = Path(build.__file__).parent
+FOLDER = build.HERE
 PAGES = sorted(path for path in build.files() if path.parent == Path("."))
 APIS = sorted(path for path in build.files() if path.parent == Path("api"))
 
@@ -49,7 +49,7 @@ def test_a_page_says_which_pack_each_node_comes_from_and_keeps_default_titles(pa
     for node in load(path)["nodes"]:
         assert "title" not in node
         if node["type"] != "MarkdownNote":
-            assert node["properties"]["cnr_id"] == KINDS[node["type"]].pack
+            assert node["properties"]["cnr_id"] == NODE_SPECS[node["type"]].pack
     assert any(node["properties"].get("cnr_id") == OURS for node in load(path)["nodes"])
 
 
@@ -70,7 +70,7 @@ def test_an_api_graph_links_only_to_outputs_that_exist(path):
         for value in node["inputs"].values():
             if isinstance(value, list):
                 source, slot = value
-                assert slot < len(KINDS[graph[source]["class_type"]].outputs)
+                assert slot < len(NODE_SPECS[graph[source]["class_type"]].outputs)
     assert sum(node["class_type"] == "SaveImage" for node in graph.values()) == 1
 
 

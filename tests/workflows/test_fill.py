@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from image_to_prompt.workflows import build, run
-from image_to_prompt.workflows.fill import SETTINGS, FillError, fill, nodes_of, parsed
+from image_to_prompt.workflows import run
+from image_to_prompt.workflows.authoring import build
+from image_to_prompt.workflows.comfyui.inputs import SETTINGS, FillError, fill, nodes_of, parsed
 
 VARIATION, REGIONS = build.variation().api(), build.two_regions().api()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from image_to_prompt.workflows import hosts
+from image_to_prompt.workflows.comfyui import hosts
 
 
 def checkout(folder: Path, version: str = "1.2.3") -> Path:
@@ -65,9 +65,9 @@ def test_the_usual_place_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", [".venv/bin/python", "venv/bin/python", "../python_embeded/python.exe",
-              "../.venv/bin/python"],
-)  # fmt: skip
+    "place",
+    [".venv/bin/python", "venv/bin/python", "../python_embeded/python.exe", "../.venv/bin/python"],
+)
 def test_each_place_for_a_python_is_tried(tmp_path, place):
     host = checkout(tmp_path / "host")
     python = fake_python(host / place)

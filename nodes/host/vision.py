@@ -1,0 +1,110 @@
+"""The user's CLIP vision model as a `projection.VisionTower`, and its view of pictures.
+
+ComfyUI's own layers add their residuals in place, which autograd refuses, so the layers' parts
+are called one by one. Without prompts the numbers are those of the host's `encode_image`, bit
+for bit. Read in 0.3.64 and 0.33.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.clip_vision
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import optimized_attention_for_device
+from torch import Tensor
+
+from ...projection import DeepPrompts, encode_pictures
+from .unet import autograd_weights
+
+
+class HostTower:
+    """See `projection.VisionTower`. Its weights are the host's own, lent for each call.
+
+    device: where image embeddings are wanted.
+    """
+
+    def __init__(self, clip_vision: Any, device: torch.device) -> None:
+        self._patcher, self._device = clip_vision.patcher, device
+        self._model = clip_vision.model
+        layers = self._model.vision_model.encoder.layers
+        self.layers = [_parts(layer) for layer in layers]
+        self.heads = layers[0].self_attn.heads
+        self.width = self._model.vision_model.embeddings.class_embedding.shape[0]
+
+    def begin(self, pixels: Tensor) -> Tensor:
+        """See `VisionTower.begin`. Checks for the host's interrupt, and loads the model."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        with torch.inference_mode():
+            comfy.model_management.load_model_gpu(self._patcher)
+        vision = self._model.vision_model
+        embedded = _Lent(vision.embeddings)(pixels.to(self._patcher.load_device))
+        return _Lent(vision.pre_layrnorm)(embedded)
+
+    def attend(self, index: int, normed: Tensor) -> Tensor:
+        """See `VisionTower.attend`."""
+        attention = self._model.vision_model.encoder.layers[index].self_attn
+        kernel = optimized_attention_for_device(normed.device, mask=False, small_input=True)
+        return _Lent(attention)(normed, None, kernel)
+
+    def feed(self, index: int, hidden: Tensor) -> Tensor:
+        """See `VisionTower.feed`."""
+        layer = self._model.vision_model.encoder.layers[index]
+        return _Lent(layer.mlp)(_Lent(layer.layer_norm2)(hidden))
+
+    def end(self, hidden: Tensor) -> Tensor:
+        """See `VisionTower.end`."""
+        state = _Lent(self._model.vision_model.post_layernorm)(hidden[:, 0, :])
+        return _Lent(self._model.visual_projection)(state).to(self._device)
+
+
+class _Lent:
+    """A module of the host's that is called with weights which autograd may keep."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        weights = autograd_weights(self._module, inputs[0].device)
+        return torch.func.functional_call(self._module, weights, inputs)
+
+
+def _parts(layer: Any) -> SimpleNamespace:
+    attention = layer.self_attn
+    names = ("q_proj", "k_proj", "v_proj", "out_proj")
+    return SimpleNamespace(
+        layer_norm1=_Lent(layer.layer_norm1),
+        self_attn=SimpleNamespace(**{name: _Lent(getattr(attention, name)) for name in names}),
+    )
+
+
+def preprocessed(clip_vision: Any, pictures: Tensor, crop: str) -> Tensor:
+    """Pictures (B, H, W, 3) as the vision model reads them: (B, 3, S, S), on its device."""
+    return comfy.clip_vision.clip_preprocess(
+        pictures.to(clip_vision.load_device),
+        size=clip_vision.image_size,
+        mean=clip_vision.image_mean,
+        std=clip_vision.image_std,
+        crop=crop == "center",
+    ).float()
+
+
+def image_embeddings(
+    clip_vision: Any, pictures: Iterable[Tensor], crop: str, prompts: DeepPrompts | None = None
+) -> Iterator[Tensor]:
+    """Image embeddings (1, J) of pictures (1, H, W, 3), joint CLIP space, one after the other.
+
+    One at a time, so that a picture gives the same numbers alone and in any batch. prompts: of a
+    fitted projection. Raises ImageToPromptError for prompts of another vision model.
+    """
+    for picture in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if prompts is None:
+            yield clip_vision.encode_image(picture, crop=crop == "center").image_embeds
+        else:
+            pixels = preprocessed(clip_vision, picture, crop)
+            tower = HostTower(clip_vision, comfy.model_management.intermediate_device())
+            yield encode_pictures(tower, pixels, prompts)

@@ -1,0 +1,1 @@
+"""What Online Refine and Fit Projection share: inputs, session, previews, unfinished runs."""

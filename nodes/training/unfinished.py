@@ -1,0 +1,86 @@
+"""An unfinished fit on disk, so that nothing is lost by an interrupt, an error or a crash."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+from ...projection import (
+    ImageToPromptError,
+    Progress,
+    Trainer,
+    load_checkpoint,
+    save_checkpoint,
+)
+from ...projection.training.checkpoint import run_fingerprint
+from ..host import progress as host_training
+
+log = logging.getLogger(__name__)
+
+# Of the time goes into saving: what a crash loses is some fifty times a save, mostly a few steps.
+SHARE = 0.02
+RETRY = 60.0  # seconds after which a failed save is tried again
+
+
+class Unfinished:
+    """Goes on from an earlier run of this name, keeps the run while it lasts, then removes it.
+
+    The name's file is that of this very run: another VAE, text encoder or device makes another, so
+    that none writes over what it cannot go on from. A folder that cannot be written to stops
+    nothing: the run is then not kept, and says so.
+    """
+
+    def __init__(self, trainer: Trainer, name: str) -> None:
+        self._trainer = trainer
+        self._path = host_training.unfinished_path(f"{name}-{run_fingerprint(trainer)[:12]}")
+        self._next_save = 0.0
+
+    def __enter__(self) -> Unfinished:
+        if os.path.exists(self._path):
+            try:
+                load_checkpoint(self._trainer, self._path)
+                log.info("going on from step %d of %s", self._trainer.steps_done, self._path)
+            except ImageToPromptError as error:
+                log.warning("starting anew instead of going on: %s", error)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._remove()
+        elif self._trainer.steps_done and self._save():
+            log.info("run it again to go on from step %d", self._trainer.steps_done)
+
+    def keeping(self, progress: Iterator[Progress]) -> Iterator[Progress]:
+        """The same progress, saved from time to time."""
+        for state in progress:
+            if time.monotonic() >= self._next_save:
+                self._save()
+            yield state
+
+    def _save(self) -> bool:
+        start = time.monotonic()
+        try:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            save_checkpoint(self._trainer, self._path)
+        except OSError as error:
+            log.warning("the unfinished fit cannot be kept, an interrupt loses it: %s", error)
+            self._next_save = time.monotonic() + RETRY
+            return False
+        end = time.monotonic()
+        self._next_save = end + (end - start) / SHARE
+        return True
+
+    def _remove(self) -> None:
+        if os.path.exists(self._path):
+            try:
+                os.remove(self._path)
+            except OSError as error:
+                log.warning("delete %s yourself: %s", self._path, error)

@@ -1,0 +1,1 @@
+"""What training reads: images, encoded prompts, and the batches that are drawn from them."""

@@ -1,0 +1,1 @@
+"""The denoiser protocol, the noise arithmetic, the diffusion loss and its regularizers."""

@@ -1,0 +1,1 @@
+"""CLIP models of transformers and U-Nets of diffusers, taken as they come."""

@@ -1,0 +1,90 @@
+"""A diffusers U-Net as a `Denoiser`. Objects are taken as they come: diffusers is not imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from ..adapters.lora import TARGET_MODULES, reading
+from ..diffusion.denoiser import LinearDelta
+from ..errors import ImageToPromptError
+
+
+class DiffusersDenoiser:
+    """A UNet2DConditionModel with the noise schedule of its scheduler.
+
+    scheduler: anything with `alphas_cumprod` (T,) and `config.prediction_type`. The deltas join
+    as forward hooks on these maps, which are gone when `predict` returns.
+    Raises ImageToPromptError for a U-Net without cross-attention, or another prediction.
+    """
+
+    def __init__(self, unet: Any, scheduler: Any) -> None:
+        layers = unet.config.layers_per_block
+        self.unet = unet
+        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.detach().clone()
+        self._modules = {
+            checkpoint_name(path, layers): module
+            for path, module in unet.named_modules()
+            if path.endswith(TARGET_MODULES)
+        }
+        self.layers = {name: tuple(m.weight.shape) for name, m in self._modules.items()}
+        self.maps = reading(self.layers)
+        kind = getattr(scheduler.config, "prediction_type", "epsilon")
+        self.prediction = {"v_prediction": "v"}.get(kind, kind)
+
+    def predict(
+        self, noisy: Tensor, times: Tensor, context: Tensor, deltas: Mapping[str, LinearDelta]
+    ) -> Tensor:
+        """See `Denoiser.predict`."""
+        dtype = next(self.unet.parameters()).dtype
+        with self._joined(deltas):
+            output = self.unet(noisy.to(dtype), times, context.to(dtype))
+        return output.sample.float()
+
+    @contextmanager
+    def _joined(self, deltas: Mapping[str, LinearDelta]) -> Iterator[None]:
+        unknown = sorted(set(deltas) - set(self._modules))
+        if unknown:
+            raise ImageToPromptError(
+                "names of this U-Net's linear maps",
+                f"{', '.join(unknown[:3])}",
+                "Use the projection with the model family it was fitted on.",
+            )
+        hooks = []
+        try:
+            for name, delta in deltas.items():
+                hooks.append(self._modules[name].register_forward_hook(_adding(delta)))
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _adding(delta: LinearDelta) -> Any:
+    def hook(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + delta(inputs[0])
+
+    return hook
+
+
+def checkpoint_name(path: str, layers_per_block: int) -> str:
+    """The name in SD 1.x checkpoints of a cross-attention map of a diffusers U-Net.
+
+    `down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_k` is
+    `input_blocks.2.1.transformer_blocks.0.attn2.to_k` at two layers a block.
+    """
+    stride = layers_per_block + 1
+    if match := re.fullmatch(r"mid_block\.attentions\.0\.(.+)", path):
+        return f"middle_block.1.{match[1]}"
+    if match := re.fullmatch(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.(.+)", path):
+        kind, block, index = match[1], int(match[2]), int(match[3])
+        # Block 0 of the way down is the first convolution.
+        place = stride * block + index + (kind == "down")
+        return f"{'input' if kind == 'down' else 'output'}_blocks.{place}.1.{match[4]}"
+    raise ImageToPromptError(
+        "a cross-attention in a block of SD 1.x's U-Net", path, "Use the U-Net of an SD 1.x model."
+    )

@@ -1,0 +1,1 @@
+"""Prompt embeddings to conditioning: slots, text, strength, and means of several pictures."""

@@ -1,0 +1,1 @@
+"""Maps regressed on encoded captions, and the captions for it."""

@@ -1,0 +1,1 @@
+"""Files: saved projections, CLIP checkpoints, and safe reading of either."""

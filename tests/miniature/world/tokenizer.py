@@ -1,0 +1,44 @@
+"""A word-level stand-in for the CLIP tokenizer, for the words of this world only.
+
+The ids are those of CLIP's byte pair vocabulary, so the host's tokenizer gives the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+LENGTH = 77
+START, END = 49406, 49407
+TABLE = Path(__file__).resolve().parents[1] / "vocabulary.json"
+
+
+class Tokenizer:
+    """Captions to (N, 77) CLIP ids: start, words, then end tokens to the last slot."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = json.loads(TABLE.read_text(encoding="ascii"))
+
+    def __call__(self, captions: list[str]) -> Tensor:
+        """Ids (N, 77), int64; ValueError for a word outside the table or a long caption."""
+        return torch.stack([self._encode(caption) for caption in captions])
+
+    def _encode(self, caption: str) -> Tensor:
+        words = re.findall(r"[a-z]+|[.,]", caption.lower())
+        unknown = [word for word in words if word not in self.ids]
+        if unknown:
+            raise ValueError(f"expected words of the miniature's world; got {unknown}")
+        if len(words) > LENGTH - 2:
+            raise ValueError(f"expected at most {LENGTH - 2} words; got {len(words)}")
+        ids = torch.full((LENGTH,), END)
+        ids[: len(words) + 1] = torch.tensor([START] + [self.ids[word] for word in words])
+        return ids
+
+
+def end_positions(ids: Tensor) -> Tensor:
+    """Slot of the first end token, (N,)."""
+    return (ids == END).int().argmax(dim=-1)

@@ -1,0 +1,235 @@
+"""Oracles for training: the loss and its gradient written out, AdamW, diffusers' noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from image_to_prompt.projection import Trainer, TrainingConfig
+from image_to_prompt.projection.data.batches import (
+    batch_of,
+    epoch_batch,
+    generator_of,
+    held_out_batches,
+)
+from image_to_prompt.projection.diffusion.denoiser import add_noise, min_snr_weight, target
+from image_to_prompt.projection.diffusion.loss import gradients, loss_of
+from image_to_prompt.projection.training.adamw import AdamW
+from image_to_prompt.tests.fixtures import builders
+from image_to_prompt.tests.projection import toys
+
+SETTINGS = TrainingConfig(
+    1e-2,
+    embedding=1.0,
+    cross_attention=1.0,
+    residual_rank=2,
+    cross_rank=2,
+    pictures=2,
+    levels=3,
+    snr_limit=5.0,
+    pull=0.3,
+    drop=0.4,
+)
+
+
+def run(settings=SETTINGS, prediction="epsilon", chunk=0):
+    trainer = Trainer(
+        toys.ToyDenoiser(prediction),
+        builders.small_projection(),
+        toys.pictures(),
+        toys.null(),
+        settings,
+        0,
+        chunk=chunk,
+    )
+    with torch.no_grad():  # away from zero, where most gradients vanish
+        for index, value in enumerate(trainer.trainable.values.values()):
+            value.add_(0.05 * builders.normal(*value.shape, seed=index))
+    return trainer
+
+
+def moving(trainer):
+    """What is trained: all but the directions that deltas of cross-attentions listen in."""
+    return {
+        name: value
+        for name, value in trainer.trainable.values.items()
+        if not name.startswith("cross-attention") or not name.endswith(".down")
+    }
+
+
+def written_out(trainer, batch, drop):
+    """The loss in one graph: pair by pair, from the definitions. Returns (loss, pull term)."""
+    values, plain = trainer.trainable.values, builders.small_projection()
+    schedule, total, pull = trainer.denoiser.alphas_cumprod, 0.0, 0.0
+    prompts = []
+    for index in batch.pictures:
+        closed = plain.apply(trainer.pictures.embeds[index : index + 1])[0]
+        n = closed / closed.norm()
+        down, up = values["residual.down"], values["residual.up"]
+        moved = n + up @ (down @ n) + values["residual.shift"]
+        prompts.append(plain.norm * moved / moved.norm())
+        pull = pull + (1 - torch.dot(n, moved / moved.norm())) / len(batch.pictures)
+    deltas = {}
+    for name in trainer.denoiser.maps:
+        down, up = (values[f"cross-attention.{name}.{leaf}"] for leaf in ("down", "up"))
+        deltas[name] = lambda context, both=up @ down: context @ both.T
+    for pair, owner in enumerate(batch.owner.tolist()):
+        a = float(schedule[batch.times[pair]])
+        x, noise = trainer.pictures.latents[batch.pictures[owner]], batch.noise[pair]
+        context = torch.cat([trainer.null[:, :1], prompts[owner].expand(1, 76, -1)], dim=1)
+        if batch.u[pair] < drop:
+            context = trainer.null
+        noisy = a**0.5 * x + (1 - a) ** 0.5 * noise
+        times = batch.times[pair : pair + 1]
+        out = trainer.denoiser.predict(noisy[None], times, context, deltas)[0]
+        is_v = trainer.denoiser.prediction == "v"
+        wanted = a**0.5 * noise - (1 - a) ** 0.5 * x if is_v else noise
+        total = total + mse_loss(out, wanted) / len(batch)
+    return total, pull
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_loss_and_gradient_are_those_of_the_definition(prediction, chunk):
+    trainer = run(prediction=prediction, chunk=chunk)
+    batch = trainer._batch()
+    assert 0 < int((batch.u < 0.4).sum()) < len(batch) == 6
+    loss, slopes = gradients(trainer, batch)
+    expected, pull = written_out(trainer, batch, drop=0.4)
+    wanted = torch.autograd.grad(expected + 0.3 * pull, list(moving(trainer).values()))
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert slopes.keys() == moving(trainer).keys() != trainer.trainable.values.keys()
+    for (name, value), slope in zip(moving(trainer).items(), wanted, strict=True):
+        assert value.shape == slopes[name].shape
+        assert slope.norm() > 0
+        assert (slopes[name] - slope).norm() < 1e-3 * slope.norm(), name
+
+
+def test_the_held_out_loss_drops_no_prompt():
+    trainer = run()
+    batch = trainer._batch()
+    expected, _ = written_out(trainer, batch, drop=0.0)
+    got = float(loss_of(trainer, batch).detach())
+    assert got == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adam_is_torchs_adamw(decay):
+    mine = {"a": builders.normal(3, 4, seed=1), "b": builders.normal(5, seed=2)}
+    theirs = {name: value.clone().requires_grad_(True) for name, value in mine.items()}
+    rates = {"a": 0.01, "b": 0.1}
+    groups = [{"params": [theirs[n]], "lr": rate} for n, rate in rates.items()]
+    other = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-8, weight_decay=decay)
+    adam = AdamW(mine)
+    for step in range(5):
+        slopes = {n: builders.normal(*v.shape, seed=10 + step) for n, v in mine.items()}
+        for name, value in theirs.items():
+            value.grad = slopes[name].clone()
+        other.step()
+        adam.update(mine, slopes, rates, decay)
+        for name, value in theirs.items():
+            assert torch.allclose(mine[name], value.detach(), atol=1e-6)
+
+
+# --- noise ------------------------------------------------------------------------------------
+
+
+def test_noise_and_targets_are_those_of_diffusers():
+    diffusers = pytest.importorskip("diffusers")
+    other = diffusers.DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+    )
+    times = torch.tensor([0, 7, 500, 999])
+    latents, noise = builders.normal(4, 4, 6, 6, seed=1), builders.normal(4, 4, 6, 6, seed=2)
+    schedule = other.alphas_cumprod
+    noisy = add_noise(schedule, latents, noise, times)
+    assert torch.allclose(noisy, other.add_noise(latents, noise, times), atol=1e-6)
+    velocity = target("v", schedule, latents, noise, times)
+    assert torch.allclose(velocity, other.get_velocity(latents, noise, times), atol=1e-6)
+    assert target("epsilon", schedule, latents, noise, times) is noise
+
+
+def test_min_snr_weights_are_those_of_diffusers_training_scripts():
+    training = pytest.importorskip("diffusers.training_utils")
+    scheduler = pytest.importorskip("diffusers").DDPMScheduler()
+    times = torch.arange(0, 1000, 37)
+    snr = training.compute_snr(scheduler, times)
+    clipped = torch.minimum(snr, torch.tensor(5.0))
+    schedule = scheduler.alphas_cumprod
+    assert torch.allclose(min_snr_weight("epsilon", schedule, 5.0)[times], clipped / snr, rtol=1e-4)
+    assert torch.allclose(min_snr_weight("v", schedule, 5.0)[times], clipped / (snr + 1), rtol=1e-4)
+    assert torch.equal(min_snr_weight("v", schedule, 0.0), torch.ones(1000))
+
+
+def test_a_schedule_that_ends_in_pure_noise_has_finite_weights():
+    schedule = torch.tensor([1.0, 0.5, 0.0])
+    for kind in ("epsilon", "v"):
+        assert min_snr_weight(kind, schedule, 5.0).isfinite().all()
+
+
+# --- batches ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count, size", [(7, 3), (6, 3), (1, 4), (5, 1)])
+def test_an_epoch_shows_every_picture_once(count, size):
+    steps = -(-count // size)
+    epochs = [
+        [k for s in range(e * steps, e * steps + steps) for k in epoch_batch(count, size, s, 5)]
+        for e in range(4)
+    ]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert count < 4 or len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_noise_levels_are_spread_evenly_over_the_schedule():
+    source = toys.pictures(2)
+    for seed in range(20):
+        batch = batch_of(source, [1, 0], 5, torch.ones(1000), generator_of(seed, 0))
+        assert (batch.times // 100).tolist() == list(range(10))
+        assert batch.owner.tolist() == [0, 1] * 5
+        assert batch.latents(torch.tensor([0]))[0] is not source.latents[1]
+        assert torch.equal(batch.latents(torch.tensor([0]))[0], source.latents[1])
+
+
+def test_noise_levels_are_drawn_as_often_as_they_count():
+    weights = torch.tensor([1.0, 0.0, 6.0, 3.0])
+    times = batch_of(toys.pictures(1), [0], 4000, weights, generator_of(0, 0)).times
+    assert torch.allclose(times.bincount(minlength=4) / 4000, weights / 10, atol=1e-3)
+
+
+def test_the_trainer_draws_by_its_min_snr_weights():
+    trainer = run()
+    schedule = trainer.denoiser.alphas_cumprod
+    weights = min_snr_weight("epsilon", schedule, 5.0)
+    assert torch.allclose(trainer.density, weights / weights.sum())
+    assert torch.allclose(trainer.loss_weights, torch.ones(1000))
+
+
+def test_streams_of_randomness_are_apart():
+    draws = {
+        float(torch.rand(1, generator=generator_of(seed, stream)))
+        for seed in range(20)
+        for stream in range(-1, 19)
+    }
+    assert len(draws) == 400
+
+
+def test_the_held_out_pairs_are_the_same_every_time():
+    source = toys.pictures(2)
+    a, b = (list(held_out_batches(source, torch.ones(1000), seed)) for seed in (1, 1))
+    other = next(held_out_batches(source, torch.ones(1000), 2))
+    assert [batch.pictures for batch in a] == [[0], [1]]
+    assert all(torch.equal(x.noise[3], y.noise[3]) for x, y in zip(a, b, strict=True))
+    assert all(torch.equal(x.times, y.times) for x, y in zip(a, b, strict=True))
+    assert not torch.equal(a[0].noise[0], other.noise[0])
+
+
+def test_one_map_and_one_embedding_can_be_trained_apart():
+    for off in ("embedding", "cross_attention"):
+        trainer = run(replace(SETTINGS, **{off: 0.0}, drop=0.0))
+        slopes = gradients(trainer, trainer._batch())[1]
+        assert slopes.keys() == moving(trainer).keys()
+        assert all(slope.norm() > 0 for slope in slopes.values())

@@ -1,0 +1,1 @@
+"""Builds the workflow files and their thumbnails."""

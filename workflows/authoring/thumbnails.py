@@ -1,0 +1,97 @@
+"""Makes the pictures that ComfyUI's template browser shows: python workflows/thumbnails.py
+
+Runs every workflow with the trained miniature on the first ComfyUI found, and writes the result,
+with its reference pictures in the corners, beside the workflow's file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from image_to_prompt.workflows import demo, run
+from image_to_prompt.workflows.authoring import build
+from image_to_prompt.workflows.authoring import node_specs as kinds
+from image_to_prompt.workflows.comfyui import hosts, server
+from image_to_prompt.workflows.comfyui.inputs import nodes_of
+from image_to_prompt.workflows.demo_parts import demo_assets as material
+
+SIDE, INSET, FRAME = 384, 112, 4
+LIMIT = 40_000  # bytes: shown in a list of many
+STEERED = ("edit", "refine_and_edit")  # workflows with a text
+WIDE = {"two_regions": 128}  # two squares side by side
+FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does
+
+
+def compose(result: Path, references: Sequence[Path], out: Path) -> Path:
+    """The result as a square, with its references in the lower corners, as a small JPEG."""
+    with Image.open(result) as picture:
+        sheet = _square(picture.convert("RGB"), SIDE)
+    for number, reference in enumerate(references):
+        with Image.open(reference) as picture:
+            inset = Image.new("RGB", (INSET, INSET), "white")
+            inset.paste(_square(picture.convert("RGB"), INSET - 2 * FRAME), (FRAME, FRAME))
+        sheet.paste(inset, (0 if number == 0 else SIDE - INSET, SIDE - INSET))
+    sheet.save(out, quality=85, optimize=True)
+    return out
+
+
+def _square(picture: Image.Image, side: int) -> Image.Image:
+    """The whole picture on a white square."""
+    scale = side / max(picture.size)
+    small = picture.resize([max(1, round(s * scale)) for s in picture.size], Image.BICUBIC)
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(small, [(side - s) // 2 for s in small.size])
+    return square
+
+
+def settings_for(name: str, common: dict[str, object]) -> dict[str, object]:
+    """What to fill into one workflow."""
+    settings = dict(common)
+    if name in WIDE:
+        settings["width"] = WIDE[name]
+    if name == "fit_on_a_folder":
+        settings["FitProjection.epochs"] = EPOCHS
+    if name == "use_a_fit":  # its own: the file that fit_on_a_folder has left
+        del settings["projection_file"]
+    return settings
+
+
+def pictures_to_fit(base: Path) -> None:
+    """Pictures of the miniature's world, in the folder that fit_on_a_folder looks into."""
+    folder = base / "input" / kinds.NODE_SPECS["LoadImageDataSetFromFolder"].widgets["folder"]
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = material.world.sample(FITTED, "train", torch.Generator().manual_seed(0))
+    for number, picture in enumerate(material.world.render(scenes)):
+        material.to_pil(picture).save(folder / f"{number:03}.png")
+
+
+def main() -> int:
+    source = material.weights()
+    if source.untrained:
+        print(f"Not made: {source}", file=sys.stderr)
+        return 1
+    host = hosts.first()
+    base, scratch = run.BASES / f"thumbnails-{host.folder.name}", demo.OUT / "thumbnails"
+    files = demo.Files(*material.wide_files(source), str(source), dict(demo.MINIATURE))
+    settings = demo.settings_of(files, base) | {"seed": 1}
+    pictures = material.world_pictures(scratch)
+    references = [reference.path for reference in pictures]
+    pictures_to_fit(base)
+    with server.start(host, base) as url:
+        for number, make in enumerate(build.GRAPHS, 1):
+            name, graph = make.__name__, make().api()
+            used = references[: len(nodes_of(graph, "LoadImage"))]
+            texts = list(pictures[0].edits) if name in STEERED else []
+            values = settings_for(name, settings)
+            [result] = run.run_workflow(url, graph, scratch, used, texts, values)
+            print(compose(result, used, build.HERE / f"{number}_{name}.jpg"), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
