@@ -1,12 +1,15 @@
-"""The nodes: thin declarations over `projection`. Importing this needs ComfyUI."""
+"""The nodes: thin declarations over `projection`. ComfyUI is needed once `extension` is called."""
 
-from . import apply, embed, fit, load_save, refine
-from .host import api as host
+from __future__ import annotations
 
-NODES = [*load_save.NODES, *embed.NODES, *refine.NODES, *fit.NODES, *apply.NODES]
+from typing import Any
 
 
-def extension() -> host.ComfyExtension:
+def extension() -> Any:
     """What ComfyUI loads: makes the folder kind known and lists the nodes."""
-    host.register_projections_folder()
-    return host.extension_of(NODES)
+    from . import apply, embed, fit, load_save, refine
+    from .host import api
+
+    api.register_projections_folder()
+    modules = (load_save, embed, refine, fit, apply)
+    return api.extension_of([node for module in modules for node in module.NODES])

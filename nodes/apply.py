@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from ..projection import Projection
+from .advice import with_advice
 from .checks import check_number, check_projection
 from .host import api as host
 from .host.api import io
@@ -54,6 +55,7 @@ class ApplyProjection(io.ComfyNode):
         )
 
     @classmethod
+    @with_advice
     def execute(cls, model: Any, projection: Projection, strength: float) -> io.NodeOutput:
         change = check_projection(projection).cross_attention
         check_sd1(model, projection.encoder.text_width)

@@ -18,6 +18,7 @@ from ..projection import (
     spherical_mean,
 )
 from ..projection.closed_form.clip_identity import fingerprint
+from .advice import with_advice
 from .checks import check_choice, check_number, check_projection, parse_weights, rgb
 from .host import api as host
 from .host.api import io
@@ -56,6 +57,7 @@ class ImageToPromptEmbed(io.ComfyNode):
         )
 
     @classmethod
+    @with_advice
     def execute(
         cls,
         projection: Projection,
@@ -110,7 +112,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.ClipVision.Input(
             "clip_vision",
-            tooltip="The vision half of the same CLIP: for SD 1.x clip-vit-large-patch14.",
+            tooltip="The vision encoder of the same CLIP: for SD 1.x clip-vit-large-patch14.",
         ),
         io.Image.Input(
             "image",
@@ -196,7 +198,7 @@ def _check_pairing(projection: Projection, clip: Any, clip_vision: Any) -> None:
     visual = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
     if encoder.visual_projection not in (None, fingerprint(visual)):
         log.warning(
-            "clip_vision is not the vision half of the projection's CLIP, though as wide; prompts "
+            "clip_vision is not the vision encoder of the projection's CLIP, though as wide; prompts "
             "may be off. Load both from one file."
         )
 

@@ -20,6 +20,7 @@ from ..projection import (
     recipe,
     text_projection_of,
 )
+from .advice import with_advice
 from .checks import check_choice, check_count, check_number
 from .host import api as host
 from .host.api import io
@@ -87,6 +88,7 @@ class FitProjection(io.ComfyNode):
         )
 
     @classmethod
+    @with_advice
     def execute(cls, image: Sequence[Tensor], **lists: list[Any]) -> io.NodeOutput:
         others = lists.pop("regularization_image", None) or []
         settings = {name: values[0] for name, values in lists.items()}

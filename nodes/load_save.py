@@ -17,6 +17,7 @@ from ..projection import (
     save_projection,
 )
 from ..projection.storage.projection_file import write_tensors
+from .advice import with_advice
 from .checks import check_choice, check_number, check_projection, writing
 from .host import api as host
 from .host.api import io, ui
@@ -101,6 +102,7 @@ class LoadProjection(io.ComfyNode):
             return str(error)
 
     @classmethod
+    @with_advice
     def execute(cls, file: str, method: str, cutoff: float) -> io.NodeOutput:
         check_choice(method, METHODS, "method")
         projection = load_file(_readable_path(file), method, check_number(cutoff, "cutoff"))
@@ -168,6 +170,7 @@ class SaveProjection(io.ComfyNode):
         )
 
     @classmethod
+    @with_advice
     def execute(
         cls, projection: Projection, filename_prefix: str, save_lora: bool = False
     ) -> io.NodeOutput:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ..projection import REFINE, Projection, recipe, refine
+from .advice import with_advice
 from .checks import check_choice, check_count, check_number, check_text
 from .host import api as host
 from .host.api import io
@@ -65,6 +66,7 @@ class OnlineRefine(io.ComfyNode):
         )
 
     @classmethod
+    @with_advice
     def execute(
         cls,
         model: Any,

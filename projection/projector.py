@@ -26,7 +26,7 @@ from .closed_form.sanity import check_entries, check_trained
 from .errors import ImageToPromptError
 
 PAPER_NORM = 27.5
-_DAMAGED = "The projection file is damaged: make it anew with LoadProjection and SaveProjection."
+_DAMAGED = "Make the projection anew from its CLIP file."
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +67,14 @@ class Projection:
                 finite = tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all())
                 _require(finite, "finite float32 numbers", tensor)
         if not (math.isfinite(self.norm) and self.norm > 0):
-            raise ImageToPromptError("a finite norm > 0", f"{self.norm}", _DAMAGED)
+            raise ImageToPromptError(
+                "a finite norm > 0", f"{self.norm}", _DAMAGED, "projection file"
+            )
         if not (0 < self.kept <= len(self.singular_values) and 0 < self.cutoff < math.inf):
             got = f"cutoff {self.cutoff}, kept {self.kept} of {len(self.singular_values)}"
-            raise ImageToPromptError("a cutoff > 0 that keeps something", got, _DAMAGED)
+            raise ImageToPromptError(
+                "a cutoff > 0 that keeps something", got, _DAMAGED, "projection file"
+            )
         self._check_trained_parts()
 
     def _check_trained_parts(self) -> None:
@@ -82,7 +86,9 @@ class Projection:
         }
         for name, (width, wanted) in found.items():
             if width and wanted and width != wanted:
-                raise ImageToPromptError(f"{name} of width {wanted}", f"{width}", _DAMAGED)
+                raise ImageToPromptError(
+                    f"{name} of width {wanted}", f"{width}", _DAMAGED, "projection file"
+                )
 
     @classmethod
     def from_text_projection(
@@ -124,10 +130,11 @@ class Projection:
         """
         if image_embeds.ndim != 2 or image_embeds.shape[1] != self.encoder.joint_width:
             raise ImageToPromptError(
-                f"image embeddings of shape (B, {self.encoder.joint_width}) from the vision half "
-                f"of {self.encoder.name}",
+                f"image embeddings (B, {self.encoder.joint_width}) from the vision encoder of "
+                f"{self.encoder.name}",
                 f"{tuple(image_embeds.shape)}",
-                "Load the CLIP vision model that belongs to the projection (socket clip_vision).",
+                "Use image embeddings of the CLIP that the projection belongs to.",
+                "vision encoder",
             )
         v = image_embeds.float()
         _require_direction(v, "an image embedding")
@@ -154,7 +161,9 @@ def automatic_cutoff(values: Tensor, encoder: ClipIdentity) -> float:
 
 def _require(condition: bool, expected: str, tensor: Tensor) -> None:
     if not condition:
-        raise ImageToPromptError(expected, f"{tuple(tensor.shape)} {tensor.dtype}", _DAMAGED)
+        raise ImageToPromptError(
+            expected, f"{tuple(tensor.shape)} {tensor.dtype}", _DAMAGED, "projection file"
+        )
 
 
 def _require_direction(rows: Tensor, what: str) -> None:
@@ -163,5 +172,6 @@ def _require_direction(rows: Tensor, what: str) -> None:
         raise ImageToPromptError(
             f"{what} with finite numbers that are not all zero",
             f"lengths {[round(x, 4) for x in length.tolist()[:8]]}",
-            "Check the picture (socket image) and the CLIP vision model for NaN.",
+            "Check the images and the CLIP vision encoder for NaN.",
+            "image",
         )

@@ -90,7 +90,7 @@ def with_caption(workflow: dict, caption: str) -> dict:
 
 
 def judges_of(options: argparse.Namespace) -> dict[str, Judge]:
-    """The judges asked for, or the CLIP file's own vision half."""
+    """The judges asked for, or the CLIP file's own vision encoder."""
     if not options.judge:
         return {"clip_similarity": clip_judge(options.clip)}
     named = (entry.partition("=") for entry in options.judge)
@@ -98,7 +98,7 @@ def judges_of(options: argparse.Namespace) -> dict[str, Judge]:
 
 
 def clip_judge(file: Path) -> Judge:
-    """Image embeddings by the vision half of a CLIP ViT-L/14 file in transformers format."""
+    """Image embeddings by the vision encoder of a CLIP ViT-L/14 file in transformers format."""
     from safetensors import safe_open
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 

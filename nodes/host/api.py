@@ -178,7 +178,7 @@ def check_clip_vision(clip_vision: Any, joint_width: int, encoder_name: str) -> 
         if weight is not None:
             got = f"a vision model of joint width {weight.shape[0]}{_known_width(weight.shape[0])}"
         raise ImageToPromptError(
-            f"the vision half of {encoder_name} (joint width {joint_width})",
+            f"the vision encoder of {encoder_name} (joint width {joint_width})",
             got if clip_vision is not None else "no CLIP vision model",
             "Load the file that the projection came from, for SD 1.x clip-vit-large-patch14, "
             "with Load CLIP Vision (socket clip_vision).",

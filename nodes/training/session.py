@@ -70,7 +70,7 @@ class Models:
         visual = host.check_clip_vision(self.clip_vision, encoder.joint_width, encoder.name)
         if encoder.visual_projection not in (None, fingerprint(visual)):
             raise ImageToPromptError(
-                f"the vision half of the projection's own {encoder.name}",
+                f"the vision encoder of the projection's own {encoder.name}",
                 "another CLIP of the same width",
                 "Load CLIP vision and projection from one file (socket clip_vision).",
             )

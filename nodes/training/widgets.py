@@ -23,7 +23,7 @@ def sockets(image: str) -> list[io.Input]:
         io.Clip.Input("clip", tooltip="The checkpoint's text encoder: gives the empty prompt."),
         io.ClipVision.Input(
             "clip_vision",
-            tooltip="The vision half of the projection's CLIP: for SD 1.x clip-vit-large-patch14.",
+            tooltip="The vision encoder of the projection's CLIP: for SD 1.x clip-vit-large-patch14.",
         ),
         PROJECTION.Input(
             "projection",

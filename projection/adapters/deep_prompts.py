@@ -1,4 +1,4 @@
-"""Deep prompts in CLIP's vision transformer: what FitProjection trains of the image encoder.
+"""Deep prompts in CLIP's vision transformer: what a fit trains of the image encoder.
 
 In the paper's fine-tuned encoder every layer is given learnt tokens, fresh in each layer. Their
 own outputs are thrown away after the layer, so all they do is to be attended to. That is what
@@ -28,7 +28,7 @@ from .residual import DAMAGED, check_numbers
 class DeepPrompts:
     """Learnt tokens for every layer of a vision transformer. Immutable.
 
-    tokens: (L, P, V), P tokens for each of L layers, width V of the vision half, in the space
+    tokens: (L, P, V), P tokens for each of L layers, width V of the vision encoder, in the space
     of the layers' inputs. gates: (L, H), one for each attention head. float16 or float32.
     Raises ImageToPromptError if the shapes do not fit together.
     """
@@ -41,7 +41,9 @@ class DeepPrompts:
         fit = self.tokens.ndim == 3 and self.gates.ndim == 2
         if not fit or len(self.tokens) != len(self.gates) or not self.tokens.numel():
             got = f"{tuple(self.tokens.shape)} and {tuple(self.gates.shape)}"
-            raise ImageToPromptError("deep prompts (L, P, V) with gates (L, H)", got, DAMAGED)
+            raise ImageToPromptError(
+                "deep prompts (L, P, V) with gates (L, H)", got, DAMAGED, "projection file"
+            )
 
 
 class VisionTower(Protocol):
@@ -69,15 +71,16 @@ class VisionTower(Protocol):
 
 
 def check_tower(prompts: DeepPrompts, tower: VisionTower) -> None:
-    """Raise ImageToPromptError unless the prompts were made for a vision half of this shape."""
+    """Raise ImageToPromptError unless the prompts were made for a vision encoder of this shape."""
     layers, _, width = prompts.tokens.shape
     expected = (layers, prompts.gates.shape[1], width)
     got = (len(tower.layers), tower.heads, tower.width)
     if expected != got:
         raise ImageToPromptError(
-            f"a vision half of {expected[0]} layers, {expected[1]} heads and width {width}",
+            f"a vision encoder of {expected[0]} layers, {expected[1]} heads and width {width}",
             f"{got[0]} layers, {got[1]} heads and width {got[2]}",
-            "Load the CLIP vision model that the projection was fitted with (socket clip_vision).",
+            "Use the CLIP vision encoder that the projection was fitted with.",
+            "vision encoder",
         )
 
 

@@ -36,7 +36,9 @@ class LoRADelta:
         fit = self.down.ndim == self.up.ndim == 2
         if not fit or self.up.shape[1] != len(self.down) or not len(self.down):
             got = f"{tuple(self.down.shape)} and {tuple(self.up.shape)}"
-            raise ImageToPromptError("a low-rank change of (r, C) and (O, r)", got, DAMAGED)
+            raise ImageToPromptError(
+                "a low-rank change of (r, C) and (O, r)", got, DAMAGED, "projection file"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,7 +69,9 @@ class FullDelta:
         check_numbers("a cross-attention change", self.matrix)
         if self.matrix.ndim != 2:
             got = f"{tuple(self.matrix.shape)}"
-            raise ImageToPromptError("a cross-attention change of (O, C)", got, DAMAGED)
+            raise ImageToPromptError(
+                "a cross-attention change of (O, C)", got, DAMAGED, "projection file"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -127,7 +131,7 @@ class UNetDeltas:
         if wrong or len(widths) > 1 or not self.deltas:
             got = f"{', '.join(wrong[:3])}" if wrong else f"contexts of widths {sorted(widths)}"
             expected = "changes of attn2.to_k, attn2.to_v and the maps around them, for one context"
-            raise ImageToPromptError(expected, got, DAMAGED)
+            raise ImageToPromptError(expected, got, DAMAGED, "projection file")
 
     @property
     def _reading(self) -> list[str]:
@@ -150,7 +154,8 @@ def check_maps(change: UNetDeltas, maps: Mapping[str, tuple[int, int]]) -> None:
             raise ImageToPromptError(
                 f"a model with {name} of {delta.shape}",
                 found,
-                "Use the projection with the model family it was fitted on (socket model).",
+                "Use the projection with the model family it was fitted on.",
+                "model family",
             )
 
 

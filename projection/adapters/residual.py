@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import ImageToPromptError
 
-DAMAGED = "The projection file is damaged: fit or refine it anew."
+DAMAGED = "Fit or refine the projection anew."
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Residual:
         if self.down.shape != (rank, width) or self.up.shape != (width, rank) or not width:
             shapes = [tuple(t.shape) for t in (self.down, self.up, self.shift)]
             expected = "a residual of shapes (r, D), (D, r) and (D,)"
-            raise ImageToPromptError(expected, f"{shapes}", DAMAGED)
+            raise ImageToPromptError(expected, f"{shapes}", DAMAGED, "projection file")
 
     @property
     def width(self) -> int:
@@ -62,4 +62,5 @@ def check_numbers(what: str, *tensors: Tensor) -> None:
                 f"{what} of finite float32 or float16 numbers",
                 f"{tuple(tensor.shape)} {tensor.dtype}",
                 DAMAGED,
+                "projection file",
             )

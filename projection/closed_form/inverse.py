@@ -115,7 +115,8 @@ def invert(text_projection: Tensor | Decomposition, method: str, cutoff: float) 
         raise ImageToPromptError(
             f"a cutoff below the largest singular value ({float(svd.values[0]):.4g})",
             f"{cutoff:.4g}",
-            "Lower the cutoff on LoadProjection, or set it to 0 for automatic.",
+            "Lower the cutoff.",
+            "cutoff",
         )
     matrix = (svd.right.T * gain) @ svd.left.T  # (D, N) @ (N, J) -> (D, J)
     return Inverse(matrix.float(), svd.values.float(), float(cutoff), kept)
@@ -128,5 +129,8 @@ def _check(method: str, cutoff: float) -> None:
         )
     if not 0 < cutoff < float("inf"):
         raise ImageToPromptError(
-            "a finite cutoff > 0", f"{cutoff}", "Set LoadProjection's cutoff; 0 there is automatic."
+            "a finite cutoff > 0",
+            f"{cutoff}",
+            "Choose a cutoff among the singular values.",
+            "cutoff",
         )

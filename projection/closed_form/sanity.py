@@ -14,10 +14,7 @@ from torch import Tensor
 from ..errors import ImageToPromptError
 from .inverse import Decomposition, nonzero_values
 
-FILE_ADVICE = (
-    "Load a full CLIP file on LoadProjection: for SD 1.x, openai/clip-vit-large-patch14's "
-    "model.safetensors, placed in models/text_encoders or models/clip_vision."
-)
+FILE_ADVICE = "Use a full CLIP file: for SD 1.x, openai/clip-vit-large-patch14's model.safetensors."
 # Largest singular value of a trained projection: 1.27 for ViT-L/14, 1.20 for RN50x64.
 _SCALE = (0.02, 50.0)
 _MIN_RANK_SHARE = 1 / 16
@@ -52,7 +49,7 @@ def check_trained(svd: Decomposition, visual_projection: Tensor | None = None) -
 def _refuse(where: str, flaw: str | None) -> None:
     if flaw:
         expected = "a trained CLIP text projection"
-        raise ImageToPromptError(expected, f"{flaw} in {where}", FILE_ADVICE)
+        raise ImageToPromptError(expected, f"{flaw} in {where}", FILE_ADVICE, "clip file")
 
 
 def _flaw_of_entries(weight: Tensor) -> str | None:

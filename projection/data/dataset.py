@@ -20,8 +20,8 @@ class TrainingImages:
     """What training reads of N pictures; everything is computed once, before.
 
     latents: N tensors (4, h, w), in the scale the model takes; sizes may differ.
-    embeds: (N, J), joint CLIP space, from the vision half (with the projection's deep prompts,
-    if it has some). pixels: (N, 3, S, S) preprocessed for the vision half, only where deep
+    embeds: (N, J), joint CLIP space, from the vision encoder (with the projection's deep prompts,
+    if it has some). pixels: (N, 3, S, S) preprocessed for the vision encoder, only where deep
     prompts are trained. Raises ImageToPromptError if these do not fit together.
     """
 
@@ -39,7 +39,8 @@ class TrainingImages:
             raise ImageToPromptError(
                 "as many latents (4, h, w) as image embeddings, at least one",
                 got,
-                "Give at least one picture (socket image).",
+                "Give at least one image.",
+                "images",
             )
         for tensor in (*self.latents, self.embeds):
             if not torch.isfinite(tensor).all():
@@ -75,18 +76,20 @@ def check_run(
         raise ImageToPromptError(
             f"an empty prompt of shape (1, 77, {encoder.text_width})",
             f"{tuple(null.shape)}",
-            "Connect the CLIP of an SD 1.x checkpoint (socket clip).",
+            "Use the text encoder of an SD 1.x model.",
+            "text encoder",
         )
     for some in (pictures, *others):
         if some is not None and some.embeds.shape[1] != encoder.joint_width:
             raise ImageToPromptError(
                 f"image embeddings of width {encoder.joint_width}",
                 f"{some.embeds.shape[1]}",
-                "Load the CLIP vision model that belongs to the projection (socket clip_vision).",
+                "Use image embeddings of the CLIP that the projection belongs to.",
+                "vision encoder",
             )
         if some is not None and recipe.vision and (some.pixels is None or not has_tower):
             raise ImageToPromptError(
-                "pixels and a vision half, to train deep prompts",
+                "pixels and a vision encoder, to train deep prompts",
                 "none",
                 "Choose a preset that does not train the image encoder.",
             )
@@ -109,5 +112,6 @@ def _check_denoiser(denoiser: Denoiser, width: int) -> None:
         raise ImageToPromptError(
             f"an SD 1.x model that reads text states of width {width} and predicts epsilon or v",
             f"cross-attentions of widths {widths}, predicting {denoiser.prediction}",
-            "Connect an SD 1.x checkpoint (socket model).",
+            "Use the U-Net of an SD 1.x model.",
+            "model",
         )

@@ -36,7 +36,8 @@ class EncodedPrompts:
             raise ImageToPromptError(
                 "finite text states",
                 "infinite or NaN numbers",
-                "Check the text encoder for NaN (socket clip).",
+                "Check the text encoder for NaN.",
+                "text states",
             )
 
     def owned(self, device: torch.device) -> EncodedPrompts:

@@ -42,9 +42,7 @@ def text_states(clip: Any, tokenizer: Any, text: str) -> tuple[Tensor, int]:
     """
     ids = list(tokenizer(text)["input_ids"])
     if len(ids) > CHUNK:
-        raise ImageToPromptError(
-            f"a text of at most {CHUNK} tokens", f"{len(ids)}", "Shorten it, or use the nodes."
-        )
+        raise ImageToPromptError(f"a text of at most {CHUNK} tokens", f"{len(ids)}", "Shorten it.")
     eos = first_eos(ids, ids[-1])
     padded = ids + [ids[-1]] * (CHUNK - len(ids))  # SD 1.x pads with EOS
     tokens = torch.tensor([padded], device=clip.text_projection.weight.device)
@@ -76,7 +74,7 @@ def prompt_embeds(
 
 
 class TransformersTower:
-    """The vision half of a CLIPModel in parts, see `vision.VisionTower`."""
+    """The vision encoder of a CLIPModel in parts, see `vision.VisionTower`."""
 
     def __init__(self, clip: Any) -> None:
         self._clip, self._vision = clip, clip.vision_model

@@ -59,7 +59,7 @@ def edit_at_norm(
     return torch.where(slots[None, :, None], scaled, text_states)
 
 
-# How text and picture share a slot; the names are what ImageToPromptEmbed shows.
+# How text and picture share a slot.
 BLENDS: dict[str, Callable[[Tensor, Sequence[int], Tensor, float], Tensor]] = {
     "add": edit,
     "add, keep length": edit_at_norm,
@@ -122,7 +122,8 @@ def first_eos(token_ids: Sequence[int], eos_id: int = 49407) -> int:
         raise ImageToPromptError(
             f"a chunk of tokens that ends in EOS ({eos_id})",
             f"{len(ids)} tokens without one",
-            "Connect the CLIP of an SD 1.x checkpoint (socket clip).",
+            "Use the text encoder of an SD 1.x model.",
+            "text encoder",
         )
     return ids.index(eos_id, 1)
 
@@ -134,7 +135,8 @@ def _check_chunks(eos: Sequence[int], text_states: Tensor) -> None:
         raise ImageToPromptError(
             f"text states of {CHUNK} slots a chunk with an EOS in each",
             f"shape {tuple(text_states.shape)} and EOS at {list(eos)}",
-            "Connect the CLIP of an SD 1.x checkpoint (socket clip).",
+            "Use the text encoder of an SD 1.x model.",
+            "text encoder",
         )
 
 
@@ -143,5 +145,6 @@ def _check_widths(sos: Tensor, embeddings: Tensor) -> None:
         raise ImageToPromptError(
             f"a text encoder of width {embeddings.shape[-1]}",
             f"a SOS state of shape {tuple(sos.shape)}",
-            "Use the projection of the same CLIP as the text encoder (sockets clip, projection).",
+            "Use the projection of the same CLIP as the text encoder.",
+            "text encoder pairing",
         )

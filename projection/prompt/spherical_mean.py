@@ -48,7 +48,8 @@ def _check_rows(embeddings: Tensor) -> None:
             "prompt embeddings (B, D) of at least one picture, finite and none of them all zero",
             f"{tuple(embeddings.shape)} {embeddings.dtype}"
             + (f" with lengths {[round(x, 4) for x in lengths.tolist()[:8]]}" if fit else ""),
-            "Check the pictures (socket image) and the CLIP vision model for NaN.",
+            "Check the images and the CLIP vision encoder for NaN.",
+            "image",
         )
 
 
@@ -60,7 +61,8 @@ def _check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
         raise ImageToPromptError(
             f"{count} finite weights >= 0, one per image, not all zero and not too large to add",
             f"{list(weights)}",
-            "Correct image_weights on ImageToPromptEmbed, or leave it empty for equal weights.",
+            "Correct the weights, or give None for equal ones.",
+            "image weights",
         )
     return [float(w) for w in weights]
 

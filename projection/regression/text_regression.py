@@ -20,7 +20,7 @@ from ..projector import Projection
 
 METHOD = "text least squares"
 DAMPING = 1.0  # chosen on the miniature, see tests/miniature/fit_sweep.md
-_DO = "Encode more captions with the text encoder of the projection (socket clip)."
+_DO = "Encode more captions with the text encoder of the projection."
 
 
 def fit_from_text(
@@ -66,7 +66,9 @@ def _least_squares(t: Tensor, h: Tensor, damping: float) -> tuple[Tensor, Tensor
     covariance = x.T @ x / len(x)
     scale = covariance.diagonal().mean()
     if not scale > 1e-12:
-        raise ImageToPromptError("captions that differ", "captions that are all the same", _DO)
+        raise ImageToPromptError(
+            "captions that differ", "captions that are all the same", _DO, "text encoder"
+        )
     damped = covariance + damping * scale * torch.eye(len(covariance), dtype=x.dtype)
     matrix = torch.linalg.solve(damped, x.T @ y / len(x)).T
     return matrix, h_mean - matrix @ t_mean
@@ -84,7 +86,8 @@ def text_projection_of(projection: Projection) -> Tensor:
         raise ImageToPromptError(
             "a pseudo-inverse or a transpose",
             f"a projection made by {projection.method}",
-            "Load the full CLIP file on LoadProjection, method pseudo-inverse or transpose.",
+            "Use a projection made by method pseudo-inverse or transpose.",
+            "inverse",
         )
     # What was cut is zero in the inverse, up to rounding; the smallest kept value is 1 / s_1.
     cut = 0.5 / float(projection.singular_values.max())
@@ -106,12 +109,13 @@ def _check(
     width = encoder.text_width
     if states.ndim != 2 or states.shape[1] != width or len(states) < 2:
         expected = f"EOS states (M, {width}) of at least 2 captions"
-        raise ImageToPromptError(expected, f"{tuple(states.shape)}", _DO)
+        raise ImageToPromptError(expected, f"{tuple(states.shape)}", _DO, "text encoder")
     if image_embeds is not None and image_embeds.shape[1:] != (encoder.joint_width,):
         raise ImageToPromptError(
             f"image embeddings (N, {encoder.joint_width})",
             f"{tuple(image_embeds.shape)}",
-            "Load the CLIP vision model that belongs to the projection (socket clip_vision).",
+            "Use image embeddings of the CLIP that the projection belongs to.",
+            "vision encoder",
         )
     if not 0 < damping < float("inf"):
         raise ImageToPromptError("a damping > 0", f"{damping}", f"Use {DAMPING}.")

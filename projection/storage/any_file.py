@@ -49,5 +49,5 @@ def _metadata(path: str | Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ImageToPromptError(
-            "a file in safetensors format", f"{Path(path).name}: {error}", FILE_ADVICE
+            "a file in safetensors format", f"{Path(path).name}: {error}", FILE_ADVICE, "clip file"
         ) from error

@@ -48,11 +48,11 @@ def read_clip_projections(path: str | Path) -> ClipProjections:
             visual = _first(file, keys, _LINEAR_VISION, _MATRIX_VISION)
     except (SafetensorError, OSError) as error:
         raise ImageToPromptError(
-            "a CLIP file in safetensors format", f"{name}: {error}", FILE_ADVICE
+            "a CLIP file in safetensors format", f"{name}: {error}", FILE_ADVICE, "clip file"
         ) from error
     if text is None:
         raise ImageToPromptError(
-            "a CLIP file with a text projection", f"{name}, {_kind(keys)}", FILE_ADVICE
+            "a CLIP file with a text projection", f"{name}, {_kind(keys)}", FILE_ADVICE, "clip file"
         )
     for weight, what in ((text, "text"), (visual, "visual")):
         if weight is not None:
@@ -86,6 +86,7 @@ def _check_pair(text: Tensor, visual: Tensor | None, name: str) -> None:
             f"text and visual projections into one joint space ({text.shape[0]} wide)",
             f"{name}, whose visual projection gives {visual.shape[0]}",
             FILE_ADVICE,
+            "clip file",
         )
 
 

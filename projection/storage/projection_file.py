@@ -27,7 +27,7 @@ from ..state_dict import CROSS, RESIDUAL, VISION, adapter_state_dict, features_o
 FORMAT = "image-to-prompt projection"
 VERSION = 1
 _FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS})
-_REMAKE = "Save the projection again with SaveProjection."
+_REMAKE = "Save the projection again."
 
 
 def save_projection(projection: Projection, path: str | Path) -> None:
@@ -65,7 +65,10 @@ def load_projection(path: str | Path) -> Projection:
         raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ImageToPromptError(
-            "a whole projection file", f"{Path(path).name} without or with bad {error}", _REMAKE
+            "a whole projection file",
+            f"{Path(path).name} without or with bad {error}",
+            _REMAKE,
+            "saved projection",
         ) from error
 
 
@@ -107,14 +110,16 @@ def _check_header(metadata: dict[str, str], path: str | Path) -> None:
         raise ImageToPromptError(
             "a projection file",
             f"{name}, which is another kind of file",
-            "Choose a file "
-            "saved by SaveProjection, or a full CLIP file (text and vision) on LoadProjection.",
+            "Read a file that save_projection wrote; read a CLIP file by read_clip_projections.",
+            "wrong file",
         )
     try:
         version = int(metadata["format_version"])
         unknown = sorted(set(json.loads(metadata["features"])) - _FEATURES)
     except (KeyError, TypeError, ValueError) as error:
-        raise ImageToPromptError("a whole projection file", f"{name}: {error}", _REMAKE) from error
+        raise ImageToPromptError(
+            "a whole projection file", f"{name}: {error}", _REMAKE, "saved projection"
+        ) from error
     if version > VERSION or unknown:
         got = f"{name} of version {version}" + (f" with {', '.join(unknown)}" if unknown else "")
         raise ImageToPromptError(

@@ -24,7 +24,7 @@ class TrainingConfig:
     transformer_rank: of those of `transformer`; listen: batches whose gradient says, before the
     first step, in which directions these listen, see `listening`; 0: random ones. directions: the
     factor of A in `transformer` deltas B A; 0: only B is trained.
-    prompts: learnt tokens in each layer of the vision half. pictures: a step's pictures;
+    prompts: learnt tokens in each layer of the vision encoder. pictures: a step's pictures;
     levels: noise levels of each of them. drop: share of conditions replaced by the empty prompt.
     snr_limit: min-SNR's gamma, 0: none; the lower, the more the coarse (layout) counts.
     uniform: share of the noise levels drawn evenly instead, for the details. layout: most that a
@@ -64,7 +64,7 @@ class TrainingConfig:
     prior_weight: float = 1.0
 
 
-TEXT_ONLY = "text least squares"  # no gradient: `fit_from_text`, FitProjection only
+TEXT_ONLY = "text least squares"  # no gradient: `fit_from_text`
 # Directions that the pictures themselves ask for.
 _BLOCKS = {"transformer": 1.0, "directions": 1.0, "uniform": 0.3, "layout": 30.0}
 _SETS = {"levels": 12, "keep": 4, "keep_weight": 1.5, "keep_sets": 8, "strongest": 0.9}

@@ -1,4 +1,4 @@
-"""One trainer behind OnlineRefine and FitProjection: steps that a caller takes one at a time.
+"""One trainer for refining and fitting: steps that a caller takes one at a time.
 
 Loss: the diffusion loss of the user's own model, conditioned on [SOS, e(x), ..., e(x)] with e
 computed from the training picture x itself. Randomness depends on the seed and the number of the

@@ -62,7 +62,7 @@ def _random(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def host_clip_vision(reference: CLIPModel, folder: Path):
-    """The same vision half in the host's unmodified class."""
+    """The same vision encoder in the host's unmodified class."""
     import comfy.clip_vision
 
     config = folder / "vision.json"
@@ -74,7 +74,7 @@ def host_clip_vision(reference: CLIPModel, folder: Path):
 
 
 def host_clip(reference: CLIPModel):
-    """The same text half as the host loads an SD 1.x text encoder."""
+    """The same text encoder as the host loads an SD 1.x text encoder."""
     import comfy.sd
 
     return comfy.sd.load_text_encoder_state_dicts(

@@ -140,7 +140,7 @@ class Stand:
 
 def test_a_projection_of_another_clip(tools):
     other = from_clip_model(small_models.reference_clip(4))
-    refused(tools, "vision half", projection=other)
+    refused(tools, "vision encoder", projection=other)
 
 
 def test_a_projection_whose_changes_have_no_place(tools):

@@ -43,7 +43,7 @@ NUMBERS = [
     *(
         _case(
             f"cutoff {cutoff} for {method}",
-            ("a finite cutoff > 0", str(cutoff), "LoadProjection", "0 there is automatic"),
+            ("a finite cutoff > 0", str(cutoff), "LoadProjection", "0 for automatic"),
             lambda m=method, c=cutoff: Projection.from_text_projection(W, method=m, cutoff=c),
         )
         for method in METHODS
@@ -121,7 +121,7 @@ WEIGHTS = [
 
 # --- image embeddings -------------------------------------------------------------------------
 
-SOCKETS = ("image embeddings of shape (B, 32)", "socket clip_vision")
+SOCKETS = ("image embeddings (B, 32)", "socket clip_vision")
 EMBEDS = [
     *(
         _case(

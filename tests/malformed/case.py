@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from image_to_prompt.nodes.advice import advised
 from image_to_prompt.projection import ImageToPromptError
 
 
@@ -27,12 +28,12 @@ class Case:
 
 
 def message_of(case: Case, given: Any) -> str:
-    """The message that a case ends in, raised or returned by a node's validation."""
+    """The message that a case ends in, as a node shows it: raised, or from its validation."""
     try:
         result = case.act(given)
     except ImageToPromptError as error:
         assert error.expected and error.got and error.do
-        return str(error)
+        return str(advised(error))
     assert isinstance(result, str), f"accepted, with the result {result!r}"
     return result
 

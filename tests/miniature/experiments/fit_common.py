@@ -68,7 +68,7 @@ class Bench:
 
     @property
     def tower(self) -> TransformersTower:
-        """The vision half in parts."""
+        """The vision encoder in parts."""
         return TransformersTower(self.mini.clip)
 
     @torch.no_grad()

@@ -206,4 +206,4 @@ def test_opposite_pictures_have_no_mean():
 def test_unfit_weights_are_named_and_so_is_what_fits(weights):
     with pytest.raises(ImageToPromptError, match="2 finite weights >= 0, one per image") as caught:
         spherical_mean(pictures(2), weights)
-    assert "image_weights" in caught.value.do
+    assert caught.value.subject == "image weights"

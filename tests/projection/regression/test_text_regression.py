@@ -113,7 +113,7 @@ def test_what_cannot_be_fitted_is_refused():
         ((PLAIN, states[:1]), "captions"),
         ((PLAIN, states[:, :16]), "captions"),
         ((PLAIN, states[:1].expand(4, -1)), "differ"),
-        ((PLAIN, states, torch.zeros(3, 16)), "clip_vision"),
+        ((PLAIN, states, torch.zeros(3, 16)), "Use image embeddings"),
         ((PLAIN, states, None, None, 0.0), "damping"),
         ((PLAIN, states, None, None, float("nan")), "damping"),
         ((ridge, states), "made by ridge"),

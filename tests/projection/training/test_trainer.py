@@ -245,10 +245,10 @@ def test_what_does_not_fit_is_refused_before_any_work():
     odd = toys.ToyDenoiser("sample")
     thin = TrainingImages(toys.pictures().latents, torch.zeros(3, 16))
     for denoiser, seen, null, words in (
-        (wide, toys.pictures(), toys.null(), "socket model"),
+        (wide, toys.pictures(), toys.null(), "U-Net of an SD 1.x"),
         (odd, toys.pictures(), toys.null(), "predicting sample"),
-        (toys.ToyDenoiser(), thin, toys.null(), "clip_vision"),
-        (toys.ToyDenoiser(), toys.pictures(), toys.null()[..., :16], "socket clip"),
+        (toys.ToyDenoiser(), thin, toys.null(), "Use image embeddings"),
+        (toys.ToyDenoiser(), toys.pictures(), toys.null()[..., :16], "text encoder of an SD 1.x"),
     ):
         with pytest.raises(ImageToPromptError, match=words):
             Trainer(denoiser, plain, seen, null, BOTH, 0)
