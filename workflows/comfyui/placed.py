@@ -72,10 +72,10 @@ def read(base: Path) -> dict[str, str]:
     Raises HostError if the record's file holds anything else.
     """
     record = base / RECORD
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(record):
         return {}
+    try:
+        content = None if record.is_symlink() else json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         content = None
     made = content.get("made") if isinstance(content, dict) else None
