@@ -73,7 +73,7 @@ def test_without_a_host_every_cell_is_a_picture_and_the_same_noise_gives_the_sam
 def test_the_conditioning_without_a_host_is_the_projections(untrained, references):
     mini = Miniature.load(untrained.folder)
     projection = Projection.from_text_projection(mini.clip.text_projection.weight, norm=9.0)
-    picture = demo_assets.from_file(references[2].path)
+    picture = miniature.from_file(references[2].path)
     with torch.no_grad():
         null = mini.states([""])[0]
         found = demo_alone.prompt(mini, projection, picture, "", 1.0)
@@ -84,7 +84,7 @@ def test_the_conditioning_without_a_host_is_the_projections(untrained, reference
 
 
 def test_photographs_are_files_of_the_right_kind(references):
-    picture = demo_assets.from_file(references[2].path)
+    picture = miniature.from_file(references[2].path)
     assert picture.shape[:2] == (1, 3) and min(picture.shape[2:]) > 224
     assert 0 <= picture.min() < picture.max() <= 1
 

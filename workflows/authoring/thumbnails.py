@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from image_to_prompt.workflows import demo, run
@@ -19,8 +18,6 @@ from image_to_prompt.workflows.authoring import build
 from image_to_prompt.workflows.authoring.node_specs import NODE_SPECS
 from image_to_prompt.workflows.comfyui import hosts, server
 from image_to_prompt.workflows.comfyui.inputs import nodes_of
-from image_to_prompt.workflows.demo_parts import miniature
-from image_to_prompt.workflows.demo_parts.demo_assets import to_pil
 
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
@@ -64,17 +61,10 @@ def settings_for(name: str, common: dict[str, object]) -> dict[str, object]:
     return settings
 
 
-def pictures_to_fit(base: Path) -> None:
-    """Pictures of the miniature's world, in the folder that fit_on_a_folder looks into."""
-    folder = base / "input" / str(NODE_SPECS["LoadImageDataSetFromFolder"].widgets["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
-    scenes = miniature.world.sample(FITTED, "train", torch.Generator().manual_seed(0))
-    for number, picture in enumerate(miniature.world.render(scenes)):
-        to_pil(picture).save(folder / f"{number:03}.png")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(prog="authoring thumbnails", description=__doc__).parse_args(argv)
+    from image_to_prompt.workflows.demo_parts import miniature
+
     source = miniature.weights()
     if source.untrained:
         print(f"Not made: {source}", file=sys.stderr)
@@ -85,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = demo.settings_of(files, base) | {"seed": 1}
     pictures = miniature.world_pictures(scratch)
     references = [reference.path for reference in pictures]
-    pictures_to_fit(base)
+    folder = str(NODE_SPECS["LoadImageDataSetFromFolder"].widgets["folder"])
+    miniature.training_pictures(base / "input" / folder, FITTED)
     with server.start(host, base) as url:
         for number, make in enumerate(build.GRAPHS, 1):
             name, graph = make.__name__, make().api()

@@ -15,8 +15,8 @@ from image_to_prompt.tests.miniature import pipeline
 from image_to_prompt.tests.miniature.experiments.rows import NORM
 from image_to_prompt.tests.miniature.sampling import Miniature, noise_of
 
-from .demo_assets import Reference, from_file, to_pil
-from .miniature import Weights
+from .demo_assets import Reference
+from .miniature import Weights, from_file, to_pil
 
 GUIDANCE = 3.0
 DIFFERENCES = """Without ComfyUI: the same code of projection/ makes the conditioning. Different are

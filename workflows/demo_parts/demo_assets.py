@@ -1,11 +1,10 @@
-"""The pictures that the demonstration works on, and pixels from and to files."""
+"""The pictures that the demonstration works on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 # Bundled with scikit-image, so that nothing is downloaded: names in skimage.data.
@@ -40,16 +39,3 @@ def photographs(names: tuple[str, ...], edits: tuple[str, ...], folder: Path) ->
         Image.fromarray(getattr(data, name)()).convert("RGB").save(path)
         references.append(Reference(name, path, edits))
     return references
-
-
-def to_pil(picture: torch.Tensor) -> Image.Image:
-    """A picture (3, H, W) in [0, 1] as a PIL image."""
-    return Image.fromarray((255 * picture.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy())
-
-
-def from_file(path: Path) -> torch.Tensor:
-    """A picture file as (1, 3, H, W) in [0, 1]."""
-    from numpy import asarray
-
-    pixels = asarray(Image.open(path).convert("RGB")).copy()
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from image_to_prompt.tests.miniature import models
 from image_to_prompt.tests.miniature.widening import widen
 from image_to_prompt.tests.miniature.world import scenes as world
 from image_to_prompt.workflows.checkout import ROOT
 
-from .demo_assets import Reference, to_pil
+from .demo_assets import Reference
 
 PARTS = ("clip", "taesd", "unet")
 WIDE = ROOT / "build" / "miniature"
@@ -56,6 +57,27 @@ def world_pictures(folder: Path) -> list[Reference]:
         other = next(c for c in world.COLOURS if c not in (world.COLOURS[i] for i in triple[1:]))
         references.append(Reference(name, path, (f"a {other} {shape_name}",)))
     return references
+
+
+def training_pictures(folder: Path, count: int) -> None:
+    """Pictures of the miniature's world as PNG files in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = world.sample(count, "train", torch.Generator().manual_seed(0))
+    for number, picture in enumerate(world.render(scenes)):
+        to_pil(picture).save(folder / f"{number:03}.png")
+
+
+def to_pil(picture: torch.Tensor) -> Image.Image:
+    """A picture (3, H, W) in [0, 1] as a PIL image."""
+    return Image.fromarray((255 * picture.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy())
+
+
+def from_file(path: Path) -> torch.Tensor:
+    """A picture file as (1, 3, H, W) in [0, 1]."""
+    from numpy import asarray
+
+    pixels = asarray(Image.open(path).convert("RGB")).copy()
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
 
 
 def weights() -> Weights:
