@@ -16,7 +16,7 @@ from ...projection import (
     save_checkpoint,
 )
 from ...projection.training.checkpoint import run_fingerprint
-from ..host import progress as host_training
+from ..host.files import unfinished_path
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Unfinished:
 
     def __init__(self, trainer: Trainer, name: str) -> None:
         self._trainer = trainer
-        self._path = host_training.unfinished_path(f"{name}-{run_fingerprint(trainer)[:12]}")
+        self._path = unfinished_path(f"{name}-{run_fingerprint(trainer)[:12]}")
         self._next_save = 0.0
 
     def __enter__(self) -> Unfinished:

@@ -87,7 +87,9 @@ def test_a_change_in_training_is_the_change_of_the_patched_model(model, parts, k
     patched = parts[1].patch_model(model, UNetDeltas(deltas), 1.0)
     plain = parts[0].HostDenoiser(model, 768).predict(*inputs(), {})
     trained = denoiser.predict(*inputs(), deltas)
-    patched.remove_attachments(parts[0].ATTACHMENT)
+    from image_to_prompt.nodes.host.model_checks import ATTACHMENT
+
+    patched.remove_attachments(ATTACHMENT)
     applied = parts[0].HostDenoiser(patched, 768).predict(*inputs(), {})
     assert torch.allclose(trained, applied, atol=1e-5)
     assert (trained - plain).norm() > 1e-3 * plain.norm()
@@ -159,9 +161,11 @@ def test_the_model_keeps_its_weights_whatever_mode_it_was_loaded_in(state, parts
     assert not leftovers(model.model)
 
 
-def test_weights_are_lent_in_their_own_memory(model, parts):
+def test_autograd_sees_the_weights_in_their_own_memory(model):
+    from image_to_prompt.nodes.host.autograd_weights import autograd_weights
+
     unet = model.model.diffusion_model
-    lent = parts[0].autograd_weights(unet, torch.device("cpu"))
+    lent = autograd_weights(unet, torch.device("cpu"))
     for name, weight in unet.named_parameters():
         assert lent[name].data_ptr() == weight.data_ptr()
         assert not lent[name].is_inference() and not lent[name].requires_grad
