@@ -28,7 +28,7 @@ from ...projection import (
 from ...projection.closed_form.clip_identity import fingerprint
 from ..checks import check_choice, check_projection
 from ..host import api as host
-from ..host.fingerprint import model_fingerprint
+from ..host.fingerprint import attention_fingerprint, model_fingerprint
 from ..host.patches import patch_model
 from ..host.progress import ProgressBar
 from ..host.text import encoded_texts
@@ -188,10 +188,19 @@ def outputs(models: Models, trainer: Trainer) -> host.io.NodeOutput:
     )
 
 
-def run_name(models: Models, singles: Sequence[Tensor], *settings: object) -> str:
-    """A name that is the same for the same pictures, models, projection and settings."""
+def run_names(models: Models, singles: Sequence[Tensor], *settings: object) -> tuple[str, str]:
+    """Two names that are the same for the same pictures, models, projection and settings.
+
+    The second is the one of version 0.1.0, which some models that differ have in common.
+    """
+    marks = model_fingerprint(models.model), attention_fingerprint(models.model)
+    new, earlier = (_run_name(mark, models, singles, settings) for mark in marks)
+    return new, earlier
+
+
+def _run_name(mark: str, models: Models, singles: Sequence[Tensor], settings: object) -> str:
     digest = hashlib.sha256(repr(settings).encode())
-    digest.update(model_fingerprint(models.model).encode())
+    digest.update(mark.encode())
     known = [models.projection.matrix]
     residual = models.projection.residual
     if residual is not None:

@@ -5,12 +5,21 @@ Random weights: wiring and arithmetic only.
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
 from image_to_prompt.projection import FullDelta, ImageToPromptError, LoRADelta, UNetDeltas
 from image_to_prompt.tests.host import small_unet
-from image_to_prompt.tests.host.training_tools import generator, leftovers, predicted, weights
+from image_to_prompt.tests.host.training_tools import (
+    Stop,
+    alive_in_graphs,
+    generator,
+    leftovers,
+    predicted,
+    weights,
+)
 
 STORED = [None, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
 
@@ -135,6 +144,31 @@ def test_activations_computed_again_give_the_same_gradients(state, parts, infere
     again = gradients(parts[0].HostDenoiser(model, 768, gradient_checkpointing=True))
     assert torch.equal(kept, again)
     assert not leftovers(model.model)
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_no_graph_outlives_a_failure_even_before_garbage_is_collected(
+    model, parts, gradient_checkpointing, where
+):
+    def fail(*_):
+        raise Stop
+
+    def fail_in_hook(_, __, output):
+        output.register_hook(fail) if where == "backward" else fail()
+
+    handle = model.model.diffusion_model.out.register_forward_hook(fail_in_hook)
+    before = alive_in_graphs()
+    gc.disable()
+    try:
+        with pytest.raises(Stop) as held:
+            gradients(parts[0].HostDenoiser(model, 768, gradient_checkpointing))
+        assert alive_in_graphs(collect=False) > before, "the error's traceback holds its frames"
+        del held
+        assert alive_in_graphs(collect=False) <= before
+    finally:
+        gc.enable()
+        handle.remove()
 
 
 def test_activations_computed_again_are_not_kept(model, parts):

@@ -121,12 +121,10 @@ class Constant:
     def get_key_patches(self, prefix):
         ramp = torch.arange(10_000.0).view(100, 100)
         adapter = ("diff", (ramp / 7,))
+        half = (0.5, adapter, 1.0, None, None)
         return {
             f"{prefix}input_blocks.0.0.weight": [(ramp, None)],
-            f"{prefix}{BLOCK}attn2.to_k.weight": [
-                (ramp + 1, None),
-                (0.5, adapter, 1.0, None, None),
-            ],
+            f"{prefix}{BLOCK}attn2.to_k.weight": [(ramp + 1, None), half],
             f"{prefix}{BLOCK}attn2.to_v.weight": [(ramp + 2, None)],
             f"{prefix}out.2.bias": [(ramp[0], None), (1.0, adapter, 1.0, None, None)],
         }

@@ -77,7 +77,7 @@ def test_it_survives_a_refinement_that_ends_early(tools, forwards, how):
 
 
 def test_an_instance_level_forward_is_trained_with(tools):
-    """One that changes what a block gives changes the training too, with checkpoints and without."""
+    """It changes what a block gives, so the training too, with checkpoints and without."""
     block = tools.model.model.diffusion_model.get_submodule("middle_block.1")
     plain = tools.refine(steps=1)[1].residual.shift
     own = block.forward

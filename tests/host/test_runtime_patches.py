@@ -90,11 +90,8 @@ class ImageAttention:
         from comfy.ldm.modules.attention import optimized_attention
 
         out = optimized_attention(q, k, v, extra_options["n_heads"])
-        if (
-            not self.sigma_end
-            <= extra_options["sigmas"].detach().cpu()[0].item()
-            <= self.sigma_start
-        ):
+        sigma = extra_options["sigmas"].detach().cpu()[0].item()
+        if not self.sigma_end <= sigma <= self.sigma_start:
             return out
         pairs = extra_options["cond_or_uncond"]
         tokens = torch.cat([(self.tokens, torch.zeros_like(self.tokens))[n] for n in pairs])
@@ -276,7 +273,7 @@ def in_place_in_a_block(model):
 
 def without_gradient(model):
     patched = model.clone()
-    patched.set_model_output_block_patch(lambda h, skip, options: (h.detach(), skip.detach()))
+    patched.set_model_attn2_patch(lambda n, c, v, options: (n, c.detach(), v.detach()))
     return patched
 
 
