@@ -29,7 +29,7 @@ from .host.vision import image_embeddings
 from .training import widgets as training_inputs
 from .training.images import single_pictures
 from .training.loss_curve import loss_curve
-from .training.session import CROPS, Models, outputs, pictures_of, run, run_name, trainer_of
+from .training.session import CROPS, Models, outputs, pictures_of, run, run_names, trainer_of
 from .training.unfinished import Unfinished
 from .types import CATEGORY
 
@@ -155,8 +155,8 @@ def _fit(
     total = epochs * -(-len(seen) // chosen.pictures)
     trainer = trainer_of(models, parts[0], chosen, seed, total, *parts[1:])
     settings = (len(others), preset, rate, seed, epochs, held_out, crop, size)
-    name = run_name(models, [*singles, *others], *settings)
-    with Unfinished(trainer, name) as unfinished:
+    names = run_names(models, [*singles, *others], *settings)
+    with Unfinished(trainer, *names) as unfinished:
         progress = unfinished.keeping(fit(trainer, epochs, patience))
         run(models, trainer, parts[0], progress, total, preview_every)
         return outputs(models, trainer)
