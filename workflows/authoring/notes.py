@@ -92,7 +92,7 @@ REFINE_AND_EDIT = f"""## Refine on a picture, then edit it
 
 As *refine_and_vary*, with a text that changes what was learnt.
 
-- Write the text in **keep_texts** of **Online Refine** too: training then leaves it its say.
+- Write the text in **keep_texts** of **Online Refine** too: training then keeps the model responding to it.
 - If the text is ignored use fewer **steps**, or raise **text_weight**.
 - If too little of the picture is left, lower **text_weight**.
 {_FILES}"""
