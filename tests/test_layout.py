@@ -4,42 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from image_to_prompt.tests.source import ROOT, name_of, sources, tracked
+
 HOST = {"app", "comfy", "comfy_api", "comfy_config", "comfy_execution", "comfy_extras"}
 HOST |= {"execution", "folder_paths", "latent_preview", "node_helpers", "nodes", "server"}
-SKIPPED = {".git", ".venv", "build", "dist", "__pycache__", ".ruff_cache", ".mypy_cache"}
-BINARY = {".safetensors", ".png", ".jpg", ".webp", ".gif"}
 ROOM_LINES, MODULE_LINES, CHAIN = 900, 300, 8
-
-
-def tracked() -> list[Path]:
-    """Files under version control, or all that would be where there is none."""
-    try:
-        done = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        files = (p for p in ROOT.rglob("*") if not SKIPPED & set(p.relative_to(ROOT).parts))
-    else:
-        files = (ROOT / name for name in done.stdout.split("\0") if name)
-    return [path for path in files if path.is_file()]
-
-
-def sources(*folders: str) -> list[Path]:
-    """Python files below these folders, at least one in each."""
-    found = {folder: sorted((ROOT / folder).rglob("*.py")) for folder in folders}
-    assert all(found.values()), found
-    return [path for paths in found.values() for path in paths]
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
 
 
 @cache
@@ -224,47 +198,6 @@ def test_errors_are_caught_by_name():
                 caught = ast.unparse(node.type) if node.type else "everything"
                 place = f"{name_of(path)}:{node.lineno} catches {caught}"
                 assert caught not in ("everything", "Exception", "BaseException"), place
-
-
-def test_projection_says_no_word_of_nodes_and_sockets():
-    names = {path.stem for path in (ROOT / "nodes" / "web" / "docs").glob("*.md")}
-    words = re.compile(rf"\b(?:socket|widget|node)s?\b|\b(?:{'|'.join(names)})\b", re.I)
-    assert words.search("the socket") and words.search("LoadProjection")
-    _report(words, sources("projection"))
-
-
-def test_words_are_the_fields_own():
-    """No word of house style that stands for a term of the field by a metaphor."""
-    words = re.compile(
-        r"\bhears?\b|\bheard\b|\bdeaf\b|\blouder\b|\bas loud\b|(?<!--)\blisten(?:s|ing)?\b(?! on)"
-        r"|\b(?:keeps?|leaves?|keeping|whose|its|their|the) say\b|\bdrowned\b|\bvision half\b"
-        r"|\bone look\b|\blooks? at\b|Bildh\u00e4lfte|zu sagen|\u89c6\u89c9\u90e8\u5206",
-        re.I,
-    )
-    assert words.search("texts keep their say") and words.search("die Bildh\u00e4lfte")
-    pages = [*ROOT.glob("*.md"), *(ROOT / "nodes" / "web" / "docs").glob("*.md")]
-    pages += [*(ROOT / "locales").rglob("*.json"), *(ROOT / ".github").glob("*.md")]
-    _report(words, [*sources("projection", "nodes", "workflows"), *pages])
-
-
-# Put together, so that this file does not hold what it forbids.
-PLACES = ("/" + "work/", "/" + "root/", "/" + "home/" + r"\w+/", r"[A-Z]:\\Users")
-
-
-def test_no_file_names_a_folder_of_one_machine():
-    words = re.compile("|".join(PLACES))
-    assert words.search("see /" + "root/comfy")
-    _report(words, [path for path in tracked() if path.suffix not in BINARY])
-
-
-def _report(words: re.Pattern, paths: list[Path]) -> None:
-    found = [
-        f"{name_of(path)}:{number}: {line.strip()[:90]}"
-        for path in paths
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if words.search(line)
-    ]
-    assert not found, "\n".join(found)
 
 
 # --- sizes and the package --------------------------------------------------------------------
