@@ -21,7 +21,8 @@ def test_projection_says_no_word_of_nodes_and_sockets():
 def test_words_are_the_fields_own():
     """No word of house style that stands for a term of the field by a metaphor."""
     words = re.compile(
-        r"\bhears?\b|\bheard\b|\bdeaf\b|\blouder\b|\bas loud\b|(?<![-\"])\blisten(?:s|ing)?\b(?! on)"
+        r"\bhears?\b|\bheard\b|\bdeaf\b|\blouder\b|\bas loud\b"
+        r"|(?<![-\"])\blisten(?:s|ing)?\b(?! on)"
         r"|\b(?:keeps?|leaves?|keeping|whose|its|their|the) say\b|\bdrowned\b|\bvision half\b"
         r"|\bone look\b|\blooks? at\b|Bildh\u00e4lfte|zu sagen|\u89c6\u89c9\u90e8\u5206",
         re.I,
@@ -63,3 +64,9 @@ def test_links_and_paths_in_texts_lead_to_files():
         paths = re.findall(rooms, text)
         dead += [f"{name_of(page)}: {path}" for path in paths if not (ROOT / path).exists()]
     assert not dead, "\n".join(dead)
+
+
+def test_the_readme_is_short():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "## Development" in text
+    assert len(text.split("## Development")[0].split()) <= 900

@@ -23,7 +23,6 @@ from image_to_prompt.tests.miniature.world.patches import spread
 from image_to_prompt.tests.miniature.world.preprocess import preprocess
 from image_to_prompt.tests.miniature.world.scenes import render, sample
 
-
 pytestmark = pytest.mark.slow  # the models have the sizes of SD 1.5
 
 
