@@ -164,10 +164,16 @@ def forbidden(source: ast.Module) -> Iterator[ast.stmt | ast.expr]:
         if isinstance(node, ast.Import)
         for alias in node.names
     }
+    forked = {
+        inner
+        for node in ast.walk(source)
+        if isinstance(node, ast.With) and "fork_rng" in ast.unparse(node.items[0])
+        for inner in ast.walk(node)
+    }
     for node in ast.walk(source):
         if isinstance(node, ast.Assert):
             yield node
-        elif isinstance(node, ast.Call):
+        elif isinstance(node, ast.Call) and node not in forked:
             called = ast.unparse(node.func)
             keywords = {keyword.arg for keyword in node.keywords}
             if called in FORBIDDEN or (called == "torch.load" and "weights_only" not in keywords):
@@ -186,6 +192,7 @@ def _root(node: ast.expr) -> str:
 
 def test_what_is_forbidden_would_be_found():
     allowed = "import torch\nx = torch.load(f, weights_only=True)\nx.y = model.eval()\n"
+    allowed += "with torch.random.fork_rng([]):\n    torch.manual_seed(0)\n"
     assert not list(forbidden(ast.parse(allowed)))
     for line in ("print(1)", "torch.load(f)", "torch.manual_seed(0)", "torch.a.b = f", "assert x"):
         assert len(list(forbidden(ast.parse(f"import torch\n{line}")))) == 1, line
@@ -194,7 +201,8 @@ def test_what_is_forbidden_would_be_found():
 def test_errors_are_caught_by_name():
     for path in sources("projection", "nodes"):
         for node in ast.walk(tree(path)):
-            if isinstance(node, ast.ExceptHandler):
+            # What is raised again, such as an error in another pack's code, is not hidden.
+            if isinstance(node, ast.ExceptHandler) and not isinstance(node.body[-1], ast.Raise):
                 caught = ast.unparse(node.type) if node.type else "everything"
                 place = f"{name_of(path)}:{node.lineno} catches {caught}"
                 assert caught not in ("everything", "Exception", "BaseException"), place
@@ -206,12 +214,13 @@ def test_errors_are_caught_by_name():
 def test_modules_and_rooms_stay_small():
     python = [path for path in tracked() if path.suffix == ".py"]
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in python}
-    long = {name_of(path): count for path, count in lines.items() if count > MODULE_LINES}
-    assert not long
+    found = {name_of(path): count for path, count in lines.items() if count > MODULE_LINES}
     rooms: dict[str, int] = {}
     for path in sources("projection", "nodes", "workflows"):
-        rooms[name_of(path.parent)] = rooms.get(name_of(path.parent), 0) + lines[path]
-    assert not {room: count for room, count in rooms.items() if count > ROOM_LINES}
+        room = name_of(path.parent) + "/"
+        rooms[room] = rooms.get(room, 0) + lines[path]
+    found |= {room: count for room, count in rooms.items() if count > ROOM_LINES}
+    assert not found
 
 
 def test_the_search_path_is_edited_in_at_most_two_files():
