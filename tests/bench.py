@@ -68,8 +68,9 @@ def show(version: str, rows: Mapping[str, Mapping]) -> None:
 
 
 def save(results: Mapping[str, Rows]) -> None:
-    """Write the baseline: ratios only, rounded."""
-    kept = {
+    """Write what was measured into the baseline: ratios only, rounded. Other hosts' stay."""
+    before = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    kept = before | {
         version: {
             name: {key: round(row[key], 4) for key in ("value", "low", "high")}
             for name, row in rows.items()

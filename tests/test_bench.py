@@ -40,9 +40,19 @@ def test_only_what_became_worse_fails(capsys):
     assert bench.compare({"0.2": {"step": row(9.0)}}, before) == 0  # never measured there
 
 
-def test_the_baseline_holds_ratios_of_two_hosts():
+def test_saving_keeps_ratios_and_the_other_hosts(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "BASELINE", tmp_path / "baseline.json")
+    bench.save({"0.1": {"step": row(1.0), "closed form, seconds": row(0.3)}})
+    bench.save({"0.2": {"step": row(2.0, 0.5)}})
+    assert json.loads(bench.BASELINE.read_text()) == {
+        "0.1": {"step": row(1.0)},
+        "0.2": {"step": row(2.0, 0.5)},
+    }
+
+
+def test_the_baseline_holds_ratios():
     baseline = json.loads(bench.BASELINE.read_text())
-    assert len(baseline) >= 2
+    assert baseline
     for rows in baseline.values():
         assert rows
         assert not [name for name in rows if name.endswith(bench.ABSOLUTE)]
