@@ -15,6 +15,8 @@ from image_to_prompt.tests.fixtures import builders
 FILE_SIZE = 1_710_000_000
 ALLOWED = 50e6
 
+pytestmark = pytest.mark.slow
+
 # Runs alone, since peak memory belongs to a process. Warmed up with a small file of the same kind.
 PROBE = """
 import resource, runpy, sys
