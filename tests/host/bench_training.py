@@ -107,7 +107,7 @@ def generation_rows(repeats: int) -> dict:
     import torch
 
     import nodes as core
-    from image_to_prompt.nodes.host.patches import patch_model
+    from image_to_prompt.nodes.host.model.patches import patch_model
 
     trainer = trainer_of(1)
     trainer.step()

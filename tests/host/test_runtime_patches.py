@@ -217,7 +217,7 @@ def test_a_refinement_runs_with_it(tools, name, host, monkeypatch):
 
 
 def fingerprint(model):
-    from image_to_prompt.nodes.host.fingerprint import model_fingerprint
+    from image_to_prompt.nodes.host.model.fingerprint import model_fingerprint
 
     return model_fingerprint(model)
 

@@ -21,8 +21,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from ...projection import ImageToPromptError
-from .autograd_weights import as_normal_tensor
+from ....projection import ImageToPromptError
+from ..autograd_weights import as_normal_tensor
 from .patch_settings import named_patches
 
 log = logging.getLogger(__name__)
