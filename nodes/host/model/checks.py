@@ -12,8 +12,8 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
-from ...projection import ImageToPromptError
-from ...projection.adapters.lora import TARGET_MODULES, reading
+from ....projection import ImageToPromptError
+from ....projection.adapters.lora import TARGET_MODULES, reading
 
 PREFIX = "diffusion_model."
 # Marks a MODEL that carries a projection's changes already; see `patches`.
