@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...projection import ImageToPromptError
-from ...projection.adapters.lora import TARGET_MODULES, reading
+from ...projection.adapters.unet_deltas import TARGET_MODULES, cross_kv
 
 PREFIX = "diffusion_model."
 _SD1_ADVICE = "Connect the MODEL of an SD 1.x checkpoint (socket model)."
@@ -48,9 +48,9 @@ class HostDenoiser:
         )
         sampling = model.get_model_object("model_sampling")
         self.alphas_cumprod = 1 / (1 + sampling.sigmas.detach().cpu().double() ** 2)
-        self.prediction = prediction_of(sampling)
-        self.layers = layers_of(model)
-        self.maps = reading(self.layers)
+        self.prediction_type = prediction_of(sampling)
+        self.linear_shapes = layers_of(model)
+        self.cross_kv_shapes = cross_kv(self.linear_shapes)
 
     @property
     def device(self) -> torch.device:
@@ -235,7 +235,7 @@ def check_model(model: Any, text_width: int) -> None:
 def check_sd1(model: Any, text_width: int) -> None:
     """Raise ImageToPromptError unless `model` is that of SD 1.x, for this text encoder."""
     unet = getattr(getattr(model, "model", None), "diffusion_model", None)
-    found = reading(layers_of(model)) if unet is not None else {}
+    found = cross_kv(layers_of(model)) if unet is not None else {}
     widths = {shape[1] for shape in found.values()}
     name = type(model.model).__name__ if unet is not None else type(model).__name__
     if widths != {text_width}:
