@@ -35,8 +35,8 @@ from ..initialization.pca_init import prompt_pca_directions
 from ..projector import Projection
 from .adamw import AdamW
 from .checks import check_run
-from .frames import released
 from .parameters import TrainableParameters
+from .release import released
 from .sampler import StepSampler
 
 
