@@ -34,7 +34,7 @@ from .training.session import (
     Models,
     outputs,
     run,
-    run_name,
+    run_names,
     trainer_of,
     training_images,
 )
@@ -44,10 +44,10 @@ from .types import CATEGORY
 EPOCHS, HELD_OUT, PATIENCE = 30, 0.1, 10
 PRESETS = (TEXT_ONLY, *FIT)
 _PRESET = (
-    f"What is trained. {TEXT_ONLY}: nothing by steps; an instant fit to captions, moved to where "
-    "these pictures lie. transformer blocks: small changes all over the model; what was measured "
-    "to help. cross-attention: how the model reads prompts. embedding: the prompt alone. full: "
-    "the last two and the image encoder; slowest, largest file."
+    f"What is trained. {TEXT_ONLY}: no steps; ridge regression on captions, shifted to the mean of "
+    "these pictures. transformer blocks: LoRA of every linear layer in the U-Net's transformer "
+    "blocks; measured to help. cross-attention: LoRA of to_k and to_v. embedding: a residual on "
+    "the prompt. full: the last two and CLIP's vision encoder; slowest, largest file."
 )
 
 
@@ -61,8 +61,8 @@ class FitProjection(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Fits a projection to a domain from about 100 pictures of it, for other pictures "
-                "of that domain. Stops when pictures it was not shown no longer "
-                "gain. An interrupted fit goes on when it is run again."
+                "of that domain. Stops when the held-out loss no longer falls. An interrupted fit "
+                "resumes when it is run again."
             ),
             is_input_list=True,  # the folder loader gives a list, for sizes may differ
             inputs=[
@@ -76,8 +76,8 @@ class FitProjection(io.ComfyNode):
                     min=0,
                     max=10000,
                     tooltip=(
-                        "How often every picture is seen, at most: training stops by itself, and "
-                        "the best state is kept."
+                        "The largest number of passes over the training pictures: training stops "
+                        "early, and the best state is kept."
                     ),
                 ),
                 *training_inputs.settings(PRESETS, next(iter(FIT)), _PRESET),
@@ -87,8 +87,8 @@ class FitProjection(io.ComfyNode):
                     "regularization_image",
                     optional=True,
                     tooltip=(
-                        "Pictures of other kinds, about as many, which are to stay as they are "
-                        "drawn. Without them other pictures begin to look like the domain."
+                        "About as many pictures of other kinds, for prior preservation: the model "
+                        "keeps drawing them as before. Without them they drift towards the domain."
                     ),
                 ),
             ],
@@ -113,8 +113,8 @@ def _stopping() -> list[io.Input]:
             step=0.05,
             optional=True,
             tooltip=(
-                "Share of the pictures that is not trained on, to see when to stop. 0: train on "
-                "all for all epochs and keep the last state."
+                "Share of the pictures that is used for validation only. 0: train on all for all "
+                "epochs and keep the last state."
             ),
         ),
         io.Int.Input(
@@ -166,8 +166,8 @@ def _fit(
     )
     trainer = trainer_of(models, config, seed, total, images, unseen, prior)
     settings = (len(others), preset, float(learning_rate), seed, epochs, held_out, crop, size)
-    name = run_name(models, [*singles, *others], *settings)
-    with Unfinished(trainer, name) as unfinished:
+    names = run_names(models, [*singles, *others], *settings)
+    with Unfinished(trainer, *names) as unfinished:
         progress = unfinished.keeping(fit(trainer, epochs, patience))
         run(models, trainer, progress, total, preview_every)
         return outputs(models, trainer)

@@ -71,7 +71,7 @@ class LoadProjection(io.ComfyNode):
                         "Singular values of the text projection below this are cut "
                         "(pseudo-inverse) or damped (ridge); transpose ignores it. 0 is automatic: "
                         "0.3 for CLIP ViT-L/14 as in the paper, 0.7 x median for others. Higher "
-                        "loses detail, much lower lets noise through. A saved projection keeps "
+                        "loses detail, much lower amplifies noise. A saved projection keeps "
                         "its own."
                     ),
                 ),

@@ -18,9 +18,9 @@ from .types import CATEGORY
 
 STEPS = 30
 _PRESET = (
-    "What is trained. transformer blocks: small changes all over the model; follows the picture "
-    "closest. cross-attention: how the model reads prompts. embedding: the prompt alone, lightest "
-    "and gentlest. Or both of these."
+    "What is trained. transformer blocks: LoRA of every linear layer in the U-Net's transformer "
+    "blocks; follows the picture closest. cross-attention: LoRA of to_k and to_v only. embedding: "
+    "a residual on the prompt only, the smallest change. Or both of these."
 )
 
 
@@ -33,9 +33,9 @@ class OnlineRefine(io.ComfyNode):
             display_name="Online Refine",
             category=CATEGORY,
             description=(
-                "Trains for a moment on the reference picture itself, so that what no caption "
-                "says, like place and size, carries over; text still steers the result. Nothing "
-                "is changed in the model that comes in."
+                "Trains for a few steps on the reference picture itself, so that what no caption "
+                "states, such as place and size, carries over; text still steers the result. The "
+                "connected model stays as it is."
             ),
             inputs=[
                 *training_inputs.sockets("The reference, or a batch of views of the same thing."),
@@ -45,8 +45,8 @@ class OnlineRefine(io.ComfyNode):
                     min=0,
                     max=10000,
                     tooltip=(
-                        "Training steps. 30 is ready to use; more follow the picture more "
-                        "closely and leave text less to say. 0 leaves the projection as it is."
+                        "Training steps. 30 is ready to use; more follow the picture more closely "
+                        "and weaken the influence of text. 0 leaves the projection as it is."
                     ),
                 ),
                 *training_inputs.settings(REFINE, next(iter(REFINE)), _PRESET),
@@ -57,8 +57,8 @@ class OnlineRefine(io.ComfyNode):
                     multiline=True,
                     optional=True,
                     tooltip=(
-                        "Texts that you mean to edit with, one a line: training keeps their say. "
-                        "Empty: phrases of all kinds."
+                        "Texts that you mean to edit with, one a line: the model keeps responding "
+                        "to these prompts. Empty: to phrases of all kinds."
                     ),
                 ),
             ],

@@ -28,11 +28,12 @@ from ...projection import (
 from ...projection.closed_form.clip_identity import fingerprint
 from ..checks import check_choice, check_projection
 from ..host import api as host
-from ..host import progress as host_training
-from ..host.fingerprint import model_fingerprint
+from ..host.fingerprint import attention_fingerprint, model_fingerprint
 from ..host.patches import patch_model
+from ..host.progress import ProgressBar
 from ..host.text import encoded_texts
 from ..host.unet import HostDenoiser
+from ..host.vae import check_vae, latents_of
 from ..host.vision import HostTower, image_embeddings, preprocessed
 from .images import fitted_to
 from .loss_curve import loss_curve
@@ -76,7 +77,7 @@ class Models:
             )
         denoiser = HostDenoiser(self.model, encoder.text_width, self.memory == LOW)
         object.__setattr__(self, "denoiser", denoiser)
-        host_training.check_vae(self.vae, self.model)
+        check_vae(self.vae, self.model)
         if self.projection.cross_attention is not None:
             check_maps(self.projection.cross_attention, denoiser.linear_shapes)
 
@@ -96,7 +97,7 @@ class Models:
         """Noisy images that the model sees at once, as `memory` says; 0: a whole step's."""
         every = [latents.shape[1:] for some in images if some for latents in some.latents]
         largest = max(every, key=math.prod)
-        return MEMORY[self.memory](self.denoiser.fitting(largest))
+        return MEMORY[self.memory](self.denoiser.max_batch_size(largest))
 
 
 def training_images(
@@ -110,7 +111,7 @@ def training_images(
         each = [preprocessed(models.clip_vision, image, crop).cpu() for image in singles]
         pixels = torch.cat(each)
     fitted = [fitted_to(image, size) for image in singles]
-    latents = host_training.latents_of(models.vae, models.model, fitted)
+    latents = latents_of(models.vae, models.model, fitted)
     # Training runs on the device of the embeddings: the U-Net's.
     return TrainingImages(latents, embeds.to(models.denoiser.device), pixels)
 
@@ -151,7 +152,7 @@ def run(
     every: int,
 ) -> None:
     """Take the steps, with the host's progress bar, interrupt, and a preview `every` n steps."""
-    bar = host_training.ProgressBar(models.denoiser, total)
+    bar = ProgressBar(models.denoiser, total)
     bar.show(trainer.steps_done)
     for state in progress:
         wanted = bar.shows_pictures and every > 0 and state.step % every == 0
@@ -189,10 +190,19 @@ def outputs(models: Models, trainer: Trainer) -> host.io.NodeOutput:
     )
 
 
-def run_name(models: Models, singles: Sequence[Tensor], *settings: object) -> str:
-    """A name that is the same for the same images, models, projection and settings."""
+def run_names(models: Models, singles: Sequence[Tensor], *settings: object) -> tuple[str, str]:
+    """Two names that are the same for the same images, models, projection and settings.
+
+    The second is the one of version 0.1.0, which some models that differ have in common.
+    """
+    marks = model_fingerprint(models.model), attention_fingerprint(models.model)
+    new, earlier = (_run_name(mark, models, singles, settings) for mark in marks)
+    return new, earlier
+
+
+def _run_name(mark: str, models: Models, singles: Sequence[Tensor], settings: object) -> str:
     digest = hashlib.sha256(repr(settings).encode())
-    digest.update(model_fingerprint(models.model).encode())
+    digest.update(mark.encode())
     known = [models.projection.matrix]
     residual = models.projection.residual
     if residual is not None:

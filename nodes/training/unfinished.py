@@ -16,7 +16,7 @@ from ...projection import (
     save_checkpoint,
 )
 from ...projection.checkpoint.run_file import run_fingerprint
-from ..host import progress as host_training
+from ..host.files import unfinished_path
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,16 @@ class Unfinished:
     none writes over a file that it cannot go on from. A run that another number of threads has
     begun is resumed, up to rounding. A damaged file is renamed, and the run starts anew. A folder
     that cannot be written to stops nothing: the run is then not saved, and a warning is logged.
+
+    earlier_name: of the same run in version 0.1.0, which did not tell every model from another. A
+    file of that name is left alone and told.
     """
 
-    def __init__(self, trainer: Trainer, name: str) -> None:
+    def __init__(self, trainer: Trainer, name: str, earlier_name: str = "") -> None:
         self._trainer, self._name = trainer, name
-        self._path = host_training.unfinished_path(f"{name}-{run_fingerprint(trainer)[:12]}")
+        run = run_fingerprint(trainer)[:12]
+        self._path = unfinished_path(f"{name}-{run}")
+        self._earlier_path = unfinished_path(f"{earlier_name}-{run}")
         self._next_save = 0.0
 
     def __enter__(self) -> Unfinished:
@@ -47,6 +52,14 @@ class Unfinished:
             self._resume_from_sibling()
         if self._trainer.steps_done:
             log.info("going on from step %d of %s", self._trainer.steps_done, self._path)
+        elif not os.path.exists(self._path) and os.path.exists(self._earlier_path):
+            log.warning(
+                "starting anew: %s is of an earlier version, which did not tell every MODEL from "
+                "another. If it was fitted with this very MODEL, interrupt now, rename it to %s "
+                "and run again to go on from it.",
+                self._earlier_path,
+                os.path.basename(self._path),
+            )
         return self
 
     def __exit__(

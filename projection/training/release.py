@@ -16,9 +16,9 @@ def released() -> Iterator[None]:
 
     Two things hold them, gigabytes in all. A traceback holds its frames, and these their local
     variables, for as long as a caller keeps the exception: they are cleared, the lines stay. And
-    where a backward pass fails, autograd's queue of the thread holds the nodes that were not
-    run: they are dropped as soon as they are taken from it, the latest first, so that the
-    backward pass of a node older than all of them takes every one.
+    where a backward pass fails, autograd's queue of the thread holds the functions that have not
+    run. They are dropped when they are taken from the queue, the latest first: the backward pass
+    of a function that is older than all of them takes every one.
     """
     outer = sys.exc_info()[1]  # handled by a caller, whose frames are not ours to clear
     with torch.inference_mode(False), torch.enable_grad():

@@ -143,9 +143,10 @@ def leftovers(*modules: torch.nn.Module) -> list[str]:
     return found
 
 
-def alive_in_graphs() -> int:
-    """How many tensors of autograd graphs exist."""
-    gc.collect()
+def alive_in_graphs(collect: bool = True) -> int:
+    """How many tensors of autograd graphs exist, garbage in cycles not counted if collected."""
+    if collect:
+        gc.collect()
     tensors = [each for each in gc.get_objects() if type(each) in (Tensor, torch.nn.Parameter)]
     return sum(each.grad_fn is not None or each.grad is not None for each in tensors)
 

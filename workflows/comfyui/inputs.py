@@ -1,10 +1,10 @@
-"""Puts pictures, texts and numbers into an API graph, by node class and input name."""
+"""Puts pictures, texts and numbers into an API graph, by node and input name."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 # What a setting of the runner stands for.
 SETTINGS: Mapping[str, str] = {
@@ -22,11 +22,11 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
-class FillError(ValueError):
+class InputsError(ValueError):
     """The graph has no place for what was given."""
 
 
-def fill(
+def with_inputs(
     graph: dict,
     images: Sequence[str] = (),
     texts: Sequence[str] = (),
@@ -35,18 +35,18 @@ def fill(
     """A copy of an API graph with these values in it.
 
     images: names in the server's input folder, one for each LoadImage node, in the order of
-    node numbers. texts: for the ImageToPromptEmbed nodes, in the same order; fewer leave the
+    node ids. texts: for the ImageToPromptEmbed nodes, in the same order; fewer leave the
     rest as they are. An OnlineRefine node that keeps texts keeps these. settings: values by a name
-    of SETTINGS or by 'Class.input', for every node of that class, or by 'number.input' for one
-    node. Raises FillError.
+    of SETTINGS or by 'node.input', where the node is an id, or a class or a title and then every
+    node of it. Raises InputsError.
     """
     graph = copy.deepcopy(graph)
     loaders = nodes_of(graph, "LoadImage")
     if images and len(images) != len(loaders):
-        raise FillError(f"expected {len(loaders)} pictures, one per LoadImage; got {len(images)}")
+        raise InputsError(f"expected {len(loaders)} pictures, one per LoadImage; got {len(images)}")
     embeds = nodes_of(graph, "ImageToPromptEmbed")
     if len(texts) > len(embeds):
-        raise FillError(f"expected at most {len(embeds)} texts; got {len(texts)}")
+        raise InputsError(f"expected at most {len(embeds)} texts; got {len(texts)}")
     for number, image in zip(loaders, images, strict=False):
         graph[number]["inputs"]["image"] = image
     for number, text in zip(embeds, texts, strict=False):
@@ -55,36 +55,75 @@ def fill(
         if texts and graph[number]["inputs"].get("keep_texts"):
             graph[number]["inputs"]["keep_texts"] = "\n".join(texts)
     for name, value in (settings or {}).items():
-        _set(graph, SETTINGS.get(name, name), value)
+        place = SETTINGS.get(name, name)
+        found = list(_widgets(graph, place))
+        if not found:
+            raise InputsError(f"the graph has no value {place} (a link cannot be replaced)")
+        for number, widget in found:
+            graph[number]["inputs"][widget] = value
     return graph
 
 
 def nodes_of(graph: dict, class_type: str) -> list[str]:
-    """Numbers of the nodes of a class, in numerical order where they are numbers."""
+    """Ids of the nodes of a class, in the order of `node_order`."""
     found = [number for number, node in graph.items() if node.get("class_type") == class_type]
-    return sorted(found, key=lambda number: (not number.isdigit(), len(number), number))
+    return sorted(found, key=node_order)
 
 
-def parsed(text: str) -> tuple[str, object]:
-    """'5.strength=0.8' as ('5.strength', 0.8); what is not JSON is taken as text."""
-    name, equals, value = text.partition("=")
-    if not equals or "." not in name:
-        raise FillError(f"expected NODE.INPUT=VALUE; got {text!r}")
+def node_order(number: str) -> list[tuple[bool, int, str]]:
+    """Sorts ids as numbers where they are numbers ('9', '10', '57:9'), then by their letters."""
+    parts = ((part, part.isascii() and part.isdigit()) for part in number.split(":"))
+    return [(not digits, len(part.lstrip("0")) if digits else 0, part) for part, digits in parts]
+
+
+def parsed(text: str, graph: dict) -> tuple[str, object]:
+    """'5.strength=0.8' as ('5.strength', 0.8); what is not JSON is taken as text.
+
+    The graph decides where the name ends, since a title may hold dots and equals signs too.
+    """
+    splits = [text[:at] for at, letter in enumerate(text) if letter == "=" and "." in text[:at]]
+    if not splits:
+        raise InputsError(f"expected NODE.INPUT=VALUE; got {text!r}")
+    name = next((place for place in splits if any(_widgets(graph, place))), splits[0])
+    value = text[len(name) + 1 :]
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 
-def _set(graph: dict, place: str, value: object) -> None:
-    owner, _, name = place.rpartition(".")
-    numbers = [owner] if owner in graph else nodes_of(graph, owner)
-    numbers = [number for number in numbers if _is_widget(graph[number], name)]
-    if not numbers:
-        raise FillError(f"the graph has no value {place} (a link cannot be replaced)")
-    for number in numbers:
-        graph[number]["inputs"][name] = value
+def _widgets(graph: dict, place: str) -> Iterator[tuple[str, str]]:
+    """Node ids and input names that a place stands for: by id, else by class, else by title."""
+    dots = [at for at, letter in enumerate(place) if letter == "."]
+    names = [(place[:at], place[at + 1 :]) for at in reversed(dots)]
+    for matches in (_has_id, _has_class, _has_title):
+        for owner, widget in names:
+            found = [
+                number
+                for number, node in graph.items()
+                if matches(number, node, owner) and _is_widget(node, widget, graph)
+            ]
+            if found:
+                yield from ((number, widget) for number in found)
+                return
 
 
-def _is_widget(node: dict, name: str) -> bool:
-    return not isinstance(node["inputs"].get(name, []), list)
+def _has_id(number: str, _: dict, owner: str) -> bool:
+    return number == owner
+
+
+def _has_class(_: str, node: dict, owner: str) -> bool:
+    return node.get("class_type") == owner
+
+
+def _has_title(_: str, node: dict, owner: str) -> bool:
+    meta = node.get("_meta")
+    return isinstance(meta, dict) and meta.get("title") == owner
+
+
+def _is_widget(node: dict, name: str, graph: dict) -> bool:
+    """Whether an input exists and holds a value: a link is [node id, output]."""
+    inputs = node["inputs"]
+    value = inputs.get(name)
+    linked = isinstance(value, list) and len(value) == 2 and str(value[0]) in graph
+    return name in inputs and not linked

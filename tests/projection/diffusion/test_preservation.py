@@ -1,4 +1,4 @@
-"""What training is to leave as it was, texts and pictures: laws and oracles on a toy denoiser."""
+"""Prompt and prior preservation: laws and oracles on a toy denoiser."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ from image_to_prompt.projection import (
 )
 from image_to_prompt.projection.diffusion.denoiser import (
     add_noise,
-    alpha_sigma,
-    loss_weights,
-    min_snr_weight,
-    target,
-    timestep_density,
 )
 from image_to_prompt.projection.diffusion.preservation import Regularizers
 from image_to_prompt.tests.fixtures import builders
@@ -86,7 +81,7 @@ def written_out(run, kept):
     return total
 
 
-def test_at_the_start_there_is_nothing_to_keep_bit_for_bit():
+def test_at_the_start_the_preservation_loss_is_zero_bit_for_bit():
     run = trainer()
     kept = run.regularizers().prompts
     embeddings = run.parameters.current.apply(run.images.embeds[kept.batch.images])
@@ -108,7 +103,7 @@ def test_its_gradient_is_that_of_the_definition(chunk):
         assert (grads[name] - before[name] - grad).norm() < 1e-3 * grad.norm(), name
 
 
-def test_texts_keep_more_of_their_say():
+def test_prompt_preservation_keeps_predictions_nearer_to_the_teachers():
     kept, plain = trainer(), trainer(toys.changed(SETTINGS, preserve_pairs=0))
     pairs = kept.regularizers().prompts
     lost = []
@@ -135,7 +130,7 @@ def test_every_step_draws_other_texts_and_a_seed_the_same_ones():
     assert float(first.text_weights.min()) >= 0.4 and float(first.text_weights.max()) <= 1.3
 
 
-def test_a_start_with_changes_of_its_own_is_what_is_kept():
+def test_the_teacher_has_the_deltas_that_training_starts_from():
     first = moved(trainer()).result()
     run = Trainer(
         toys.ToyDenoiser(), first, toys.pictures(2), toys.null(), SETTINGS, 0, prompts=toys.texts()
@@ -146,7 +141,7 @@ def test_a_start_with_changes_of_its_own_is_what_is_kept():
 
 
 @pytest.mark.parametrize("texts", [None, EncodedPrompts(torch.ones(1, 77, 16), (3,))])
-def test_a_recipe_that_keeps_texts_wants_fitting_ones(texts):
+def test_prompt_preservation_needs_fitting_prompts(texts):
     with pytest.raises(ImageToPromptError, match=r"prompts to preserve, as states of width 32"):
         Trainer(
             toys.ToyDenoiser(),
@@ -185,51 +180,7 @@ def test_phrases_are_short_different_and_the_same_for_a_seed():
             phrases(count)
 
 
-# --- which noise levels are drawn, and how much they count ---------------------------------------
-
-SCHEDULE = torch.linspace(0.999, 0.005, 1000)
-
-
-def test_a_share_of_the_noise_levels_is_drawn_evenly():
-    plain = min_snr_weight("epsilon", SCHEDULE, 0.1)
-    assert torch.allclose(timestep_density("epsilon", SCHEDULE, 0.1, 0.0), plain / plain.sum())
-    assert torch.allclose(
-        timestep_density("epsilon", SCHEDULE, 0.1, 1.0), torch.full((1000,), 1e-3)
-    )
-    mixed = timestep_density("epsilon", SCHEDULE, 0.1, 0.25)
-    assert torch.allclose(mixed, 0.75 * plain / plain.sum() + 0.25e-3)
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
-def test_errors_count_as_those_of_the_clean_picture(prediction):
-    times = torch.tensor([40, 300, 700])
-    latents, noise = (builders.normal(3, 4, 4, 4, seed=s) for s in (1, 2))
-    wrong = 0.1 * builders.normal(3, 4, 4, 4, seed=3)
-    noisy = add_noise(SCHEDULE, latents, noise, times)
-    out = target(prediction, SCHEDULE, latents, noise, times) + wrong
-    a, s = alpha_sigma(SCHEDULE, times)
-    clean = (noisy - s * out) / a if prediction == "epsilon" else a * noisy - s * out
-    error = (clean - latents).square().flatten(1).mean(dim=1)
-    weights = 1e6 * min_snr_weight(prediction, SCHEDULE, 1e-6)[times]
-    assert torch.allclose(weights * wrong.square().flatten(1).mean(dim=1), error, rtol=1e-3)
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "v"])
-def test_loss_weights_are_min_snr_scaled_to_a_mean_of_one(kind):
-    density = timestep_density(kind, SCHEDULE, 0.1, 0.3)
-    weights = loss_weights(kind, SCHEDULE, 1 / 30, density)
-    plain = min_snr_weight(kind, SCHEDULE, 1 / 30)
-    assert torch.allclose(weights, plain / (plain * density).sum(), rtol=1e-5)
-    assert not torch.allclose(weights, torch.ones(1000), rtol=0.1)
-    assert torch.allclose(loss_weights(kind, SCHEDULE, 0.0, density), torch.ones(1000))
-
-
-def test_weights_have_a_mean_of_one_over_a_run():
-    run = trainer(toys.changed(SETTINGS, loss_min_snr_gamma=1 / 30, uniform_timestep_fraction=0.5))
-    assert float((run.loss.weights * run.sampler.density).sum()) == pytest.approx(1.0)
-
-
-# --- pictures that are to stay as they are -------------------------------------------------------
+# --- prior preservation --------------------------------------------------------------------------
 
 PRIOR = toys.changed(SETTINGS, preserve_pairs=0, prior_batch_size=4, prior_loss_weight=1.5)
 
@@ -256,12 +207,12 @@ def drift(run, kept):
         noise, times = batch.noise[pair][None], batch.timesteps[pair : pair + 1]
         latents = run.sampler.prior.latents[picture][None]
         noisy = add_noise(run.denoiser.alphas_cumprod, latents, noise, times)
-        said = []
+        predictions = []
         for projection, deltas in ((plain, {}), (live, change.deltas if change else {})):
             e = projection.apply(embeds)
             context = torch.cat([toys.null()[:, :1], e[None].expand(1, 76, -1)], dim=1)
-            said.append(run.denoiser.predict(noisy, times, context, deltas))
-        total = total + (said[1] - said[0].detach()).square().mean()
+            predictions.append(run.denoiser.predict(noisy, times, context, deltas))
+        total = total + (predictions[1] - predictions[0].detach()).square().mean()
     return total
 
 

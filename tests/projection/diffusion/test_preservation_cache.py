@@ -1,4 +1,4 @@
-"""Sets of texts that come again: the model is asked once for each what it said."""
+"""Cached sets of prompt preservation: the teacher is computed once for each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def trainer(settings, micro_batch_size=0, count=2):
     )
 
 
-def test_sets_come_again_and_the_model_is_asked_once_for_each():
+def test_sets_come_again_and_the_teacher_is_computed_once_for_each():
     run, plain = trainer(SETS, count=1), trainer(PLAIN, count=1)
     asked = []
     for each in (run, plain):
@@ -58,7 +58,7 @@ def test_sets_come_again_and_the_model_is_asked_once_for_each():
 
 
 @pytest.mark.parametrize("chunk", [0, 2])
-def test_what_the_model_said_is_what_it_would_say_again(chunk):
+def test_a_cached_teacher_prediction_is_the_one_computed_again(chunk):
     run = trainer(SETS, micro_batch_size=chunk, count=1)
     list(refine(run, 3))
     kept, batch = run.regularizers().prompts, run.sampler.batch(run.steps_done)
@@ -67,7 +67,7 @@ def test_what_the_model_said_is_what_it_would_say_again(chunk):
     assert all(torch.equal(known[name], again[name]) for name in known)
 
 
-def test_what_was_said_is_in_the_order_of_the_pairs_whatever_their_sizes():
+def test_teacher_predictions_are_in_the_order_of_the_pairs_whatever_their_sizes():
     sizes = [(4, 4), (2, 6)]
     latents = tuple(builders.normal(4, *size, seed=7 + i) for i, size in enumerate(sizes))
     source = TrainingImages(latents, toys.pictures(2).embeds)
@@ -84,9 +84,9 @@ def test_what_was_said_is_in_the_order_of_the_pairs_whatever_their_sizes():
     assert [tuple(each.shape[1:]) for each in kept.teacher_prediction] == [
         sizes[kept.batch.images[k]] for k in kept.batch.image_index.tolist()
     ]
-    for pair, said in enumerate(kept.teacher_prediction):
+    for pair, cached in enumerate(kept.teacher_prediction):
         alone = run.loss.teacher_predictions(run.parameters.initial, kept, torch.tensor([pair]))[0]
-        assert torch.allclose(said, alone, atol=1e-5)
+        assert torch.allclose(cached, alone, atol=1e-5)
 
 
 def test_a_resumed_run_has_the_same_sets(tmp_path):

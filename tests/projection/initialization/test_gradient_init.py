@@ -1,4 +1,4 @@
-"""Where whole blocks' deltas listen: an oracle by full gradients, and laws of the training."""
+"""Gradient initialisation of LoRA's A: an oracle by full gradients, and laws of the training."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_directions_are_those_of_a_sketch_of_the_full_gradient(chunk):
         assert torch.allclose(rows.T @ rows, inverse @ sketch.double(), atol=1e-3), name
 
 
-def test_what_asks_leaves_the_run_as_it_was():
+def test_computing_directions_leaves_the_run_as_it_was():
     run = trainer()
     before = run.parameters.snapshot()
     directions(run, [run.sampler.batch(0)])
@@ -93,7 +93,7 @@ def test_what_asks_leaves_the_run_as_it_was():
     assert all(v.grad is None for v in run.parameters.values.values())
 
 
-def test_they_turn_before_the_first_step_and_stay():
+def test_directions_are_set_before_the_first_step_and_stay():
     run = trainer()
     start = run.parameters.snapshot()
     run.step()
@@ -109,7 +109,7 @@ def test_they_turn_before_the_first_step_and_stay():
             assert not torch.equal(value, first[name])
 
 
-def test_directions_turn_further_where_the_recipe_says_so():
+def test_directions_are_trained_further_where_the_configuration_says_so():
     run = trainer(replace(SETTINGS, lora=replace(LORA, down_lr_scale=1.0)))
     run.step()
     first = run.parameters.snapshot()
@@ -117,13 +117,13 @@ def test_directions_turn_further_where_the_recipe_says_so():
     downs = [name for name in first if name.endswith(".down")]
     for name in downs:
         moved = (run.parameters.values[name] - first[name]).norm(dim=1) > 0
-        # A row that hears nothing has nothing to learn from, and stays 0.
+        # A row of zeros has no gradient, and stays 0.
         assert torch.equal(moved, first[name].norm(dim=1) > 0)
     assert any(bool((first[name].norm(dim=1) == 0).any()) for name in downs)
 
 
-def test_the_first_step_hears_more_than_in_random_directions():
-    heard = []
+def test_the_gradient_of_b_is_larger_than_for_random_directions():
+    gains = []
     for batches in (2, 0):
         run = trainer(replace(SETTINGS, lora=replace(LORA, gradient_init_batches=batches)))
         with torch.enable_grad():
@@ -134,8 +134,8 @@ def test_the_first_step_hears_more_than_in_random_directions():
             (grad.norm() / down[f"{name.removesuffix('.up')}.down"].norm()).item()
             for name, grad in grads.items()
         ]
-        heard.append(sizes)
-    assert all(asked > 1.3 * drawn for asked, drawn in zip(*heard, strict=True))
+        gains.append(sizes)
+    assert all(asked > 1.3 * drawn for asked, drawn in zip(*gains, strict=True))
 
 
 def test_no_steps_are_the_closed_form_bit_for_bit():
@@ -154,7 +154,7 @@ def test_a_seed_gives_the_same_run_and_another_seed_another():
     assert not any(torch.equal(a[name], c[name]) for name in a)
 
 
-def test_a_run_that_is_resumed_does_not_turn_again(tmp_path):
+def test_a_resumed_run_is_not_initialised_again(tmp_path):
     whole, part, rest = trainer(), trainer(), trainer()
     list(refine(whole, 4))
     list(refine(part, 2))
@@ -167,7 +167,7 @@ def test_a_run_that_is_resumed_does_not_turn_again(tmp_path):
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_deltas_that_were_there_listen_where_they_did():
+def test_deltas_of_an_earlier_training_keep_their_directions():
     name = next(iter(toys.ToyDenoiser().cross_kv_shapes))
     down, up = builders.normal(2, toys.WIDTH, seed=7), builders.normal(toys.SMALL, 2, seed=8)
     begun = replace(

@@ -1,4 +1,4 @@
-"""Where low-rank changes listen: to the pictures' prompts and not to the empty one."""
+"""LoRA's A from the images' prompts, orthogonal to the empty one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_picture_that_is_the_empty_prompt_still_has_a_finite_key():
     assert prompt_pca_directions(empty()[1:].mean(dim=0, keepdim=True), empty(), 4).isfinite().all()
 
 
-def test_training_moves_what_is_said_and_not_where_it_listens():
+def test_training_moves_b_and_leaves_a():
     settings = TrainingConfig(
         1e-2, lora=LoRAConfig(rank=2), noise=NoiseConfig(timesteps_per_image=2)
     )
@@ -72,7 +72,7 @@ def test_training_moves_what_is_said_and_not_where_it_listens():
         assert torch.equal(value, before[name]) == name.endswith("down")
 
 
-def test_whole_blocks_listen_in_random_directions_as_loud_at_every_width():
+def test_random_rows_of_whole_blocks_have_unit_gain_at_every_width():
     denoiser = toys.ToyDenoiser()
     around = "middle_block.1.transformer_blocks.0.ff.net.2"
     denoiser.linear_shapes = {**denoiser.cross_kv_shapes, around: (32, 4096)}
@@ -89,9 +89,9 @@ def test_whole_blocks_listen_in_random_directions_as_loud_at_every_width():
     assert {name.rpartition(".")[0] for name in values} == names
     for name, (outputs, inputs) in denoiser.linear_shapes.items():
         down = values[f"cross-attention.{name}.down"]
-        heard = builders.normal(500, inputs, seed=6) @ down.T
+        hidden = builders.normal(500, inputs, seed=6) @ down.T
         assert down.shape == (min(64, inputs), inputs)
-        assert float(heard.detach().std()) == pytest.approx(1, abs=0.1)
+        assert float(hidden.detach().std()) == pytest.approx(1, abs=0.1)
         up = values[f"cross-attention.{name}.up"]
         assert up.shape == (outputs, len(down)) and not up.any()
 
