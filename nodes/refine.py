@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ..projection import REFINE, Projection, recipe, refine
+from ..projection import REFINE, Projection, refine, training_config
 from .advice import with_advice
 from .checks import check_choice, check_count, check_number, check_text
 from .host import api as host
 from .host.api import io
 from .training import widgets as training_inputs
 from .training.images import single_pictures
-from .training.session import CROPS, Models, outputs, pictures_of, run, trainer_of
+from .training.session import CROPS, Models, outputs, run, trainer_of, training_images
 from .types import CATEGORY
 
 STEPS = 30
@@ -85,15 +85,15 @@ class OnlineRefine(io.ComfyNode):
         preview_every: int = 10,
         keep_texts: str = "",
     ) -> io.NodeOutput:
-        chosen = recipe(REFINE, preset, check_number(learning_rate, "learning_rate"))
+        config = training_config(REFINE, preset, check_number(learning_rate, "learning_rate"))
         check_choice(crop, CROPS, "crop")
         check_count(steps, "steps", 0)
-        kept = lines(keep_texts)
+        texts = lines(keep_texts)
         singles = single_pictures([image], crop)
         models = Models(model, vae, clip, clip_vision, projection, memory)
-        pictures = pictures_of(models, singles, chosen, crop, check_count(size, "size", 64))
-        trainer = trainer_of(models, pictures, chosen, seed, steps, kept=kept)
-        run(models, trainer, pictures, refine(trainer, steps), steps, preview_every)
+        images = training_images(models, singles, config, crop, check_count(size, "size", 64))
+        trainer = trainer_of(models, config, seed, steps, images, preserved_texts=texts)
+        run(models, trainer, refine(trainer, steps), steps, preview_every)
         return outputs(models, trainer)
 
 

@@ -15,7 +15,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...projection.adapters.lora import reading
+from ...projection.adapters.unet_deltas import cross_kv
 from .autograd_weights import as_normal_tensor, autograd_weights
 from .checkpointing import checkpointed_blocks
 from .delta_hooks import delta_hooks, gradient_factor, scale_gradient
@@ -49,9 +49,9 @@ class HostDenoiser:
         self._gradient_checkpointing = gradient_checkpointing
         sampling = model.get_model_object("model_sampling")
         self.alphas_cumprod = 1 / (1 + sampling.sigmas.detach().cpu().double() ** 2)
-        self.prediction = prediction_of(sampling)
-        self.layers = layers_of(model)
-        self.maps = reading(self.layers)
+        self.prediction_type = prediction_of(sampling)
+        self.linear_shapes = layers_of(model)
+        self.cross_kv_shapes = cross_kv(self.linear_shapes)
         sigmas = as_normal_tensor(sampling.sigmas).cpu().float()
         self._runtime_patches = RuntimePatches(self._patcher, sigmas)
         self._probed = False

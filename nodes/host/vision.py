@@ -35,8 +35,8 @@ class HostTower:
         self.heads = layers[0].self_attn.heads
         self.width = self._model.vision_model.embeddings.class_embedding.shape[0]
 
-    def begin(self, pixels: Tensor) -> Tensor:
-        """See `VisionTower.begin`. Checks for the host's interrupt, and loads the model."""
+    def embed(self, pixels: Tensor) -> Tensor:
+        """See `VisionTower.embed`. Checks for the host's interrupt, and loads the model."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         with torch.inference_mode():
             comfy.model_management.load_model_gpu(self._patcher)
@@ -44,19 +44,19 @@ class HostTower:
         embedded = AutogradModule(vision.embeddings)(pixels.to(self._patcher.load_device))
         return AutogradModule(vision.pre_layrnorm)(embedded)
 
-    def attend(self, index: int, normed: Tensor) -> Tensor:
-        """See `VisionTower.attend`."""
+    def self_attention(self, index: int, normed: Tensor) -> Tensor:
+        """See `VisionTower.self_attention`."""
         attention = self._model.vision_model.encoder.layers[index].self_attn
         kernel = optimized_attention_for_device(normed.device, mask=False, small_input=True)
         return AutogradModule(attention)(normed, None, kernel)
 
-    def feed(self, index: int, hidden: Tensor) -> Tensor:
-        """See `VisionTower.feed`."""
+    def mlp(self, index: int, hidden: Tensor) -> Tensor:
+        """See `VisionTower.mlp`."""
         layer = self._model.vision_model.encoder.layers[index]
         return AutogradModule(layer.mlp)(AutogradModule(layer.layer_norm2)(hidden))
 
-    def end(self, hidden: Tensor) -> Tensor:
-        """See `VisionTower.end`."""
+    def project(self, hidden: Tensor) -> Tensor:
+        """See `VisionTower.project`."""
         state = AutogradModule(self._model.vision_model.post_layernorm)(hidden[:, 0, :])
         return AutogradModule(self._model.visual_projection)(state).to(self._device)
 

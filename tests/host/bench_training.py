@@ -166,14 +166,19 @@ def trainer_of(batch: int):
         0.3,
         768,
     )
-    recipe = next(iter(REFINE.values()))
-    kept = recipe.keep if batch > recipe.keep else 0
-    recipe = replace(recipe, levels=batch - kept, keep=kept)
+    config = next(iter(REFINE.values()))
+    pairs = config.preservation.preserve_pairs
+    pairs = pairs if batch > pairs else 0
+    config = replace(
+        config,
+        noise=replace(config.noise, timesteps_per_image=batch - pairs),
+        preservation=replace(config.preservation, preserve_pairs=pairs),
+    )
     pictures = TrainingImages((torch.randn(4, SIDE, SIDE),), torch.randn(1, 768))
     null = torch.randn(1, 77, 768)
-    texts = EncodedPrompts(torch.randn(8, 77, 768), (5,) * 8)
+    prompts = EncodedPrompts(torch.randn(8, 77, 768), (5,) * 8)
     denoiser = HostDenoiser(small_model(), 768)
-    return Trainer(denoiser, projection, pictures, null, recipe, 0, texts=texts)
+    return Trainer(denoiser, projection, pictures, null, config, 0, prompts=prompts)
 
 
 def our_step(batch: int):

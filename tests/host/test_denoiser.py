@@ -64,7 +64,7 @@ def gradients(denoiser):
     with torch.inference_mode(False), torch.enable_grad():
         noisy, times, context = inputs()
         context.requires_grad_(True)
-        deltas = change(denoiser.layers, requires_grad=True)
+        deltas = change(denoiser.linear_shapes, requires_grad=True)
         denoiser.predict(noisy, times, context, deltas).square().mean().backward()
         name = "middle_block.1.transformer_blocks.0.attn2.to_v"
         return torch.cat([context.grad.flatten(), deltas[name].up.grad.flatten()])
@@ -90,7 +90,7 @@ def test_signal_power_is_that_of_stable_diffusion(model, parts):
 @pytest.mark.parametrize("kind", [LoRADelta, FullDelta])
 def test_a_change_in_training_is_the_change_of_the_patched_model(model, parts, kind):
     denoiser = parts[0].HostDenoiser(model, 768)
-    deltas = change(denoiser.layers)
+    deltas = change(denoiser.linear_shapes)
     if kind is FullDelta:
         deltas = {name: FullDelta(delta.weight()) for name, delta in deltas.items()}
     patched = parts[1].patch_model(model, UNetDeltas(deltas), 1.0)
@@ -109,7 +109,7 @@ def test_a_gradient_is_the_finite_difference(model, parts):
     slope = gradients(denoiser)
     noisy, times, context = inputs()
     direction = torch.randn(context.shape, generator=generator(5))
-    deltas = change(denoiser.layers)
+    deltas = change(denoiser.linear_shapes)
 
     def loss(step):
         return denoiser.predict(noisy, times, context + step * direction, deltas).square().mean()
@@ -209,7 +209,7 @@ def test_v_prediction_is_recognised(model, parts):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     patched = ModelSamplingDiscrete().patch(model, "v_prediction", False)[0]
-    assert parts[0].HostDenoiser(patched, 768).prediction == "v"
+    assert parts[0].HostDenoiser(patched, 768).prediction_type == "v"
     assert parts[0].HostDenoiser(model, 768).prediction == "epsilon"
     other = ModelSamplingDiscrete().patch(model, "x0", False)[0]
     with pytest.raises(ImageToPromptError, match="epsilon"):

@@ -181,4 +181,15 @@ def test_a_spoilt_file_of_an_unfinished_fit_is_not_in_the_way(tools, folder, cap
     left.write_bytes(b"spoilt")
     tools.fit(epochs=1, held_out=0.0)
     assert "anew" in caplog.text
+    [aside] = folder.iterdir()
+    assert aside.name == f"{left.name}.damaged1" and aside.read_bytes() == b"spoilt"
+    assert str(aside) in caplog.text
+
+
+def test_a_fit_begun_by_another_number_of_threads_goes_on(tools, folder, monkeypatch):
+    """Its encoded texts and images differ by rounding."""
+    begin(tools)
+    null = host_null(tools) * (1 + 1e-6)
+    monkeypatch.setattr("image_to_prompt.nodes.training.session.Models.null_prompt", lambda _: null)
+    assert steps_of(tools) == 3
     assert not os.listdir(folder)

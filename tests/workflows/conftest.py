@@ -7,7 +7,7 @@ import pytest
 
 from image_to_prompt.tests.workflows.hostile_server import MOST, PICTURE, SECONDS
 from image_to_prompt.workflows import run
-from image_to_prompt.workflows.comfyui import client, events, http, outputs
+from image_to_prompt.workflows.api_client import client, events, http, outputs
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from image_to_prompt.tests.workflows.hostile_server import endless, entry, ok, serve, silent, slowly
-from image_to_prompt.workflows.comfyui import client, events
+from image_to_prompt.workflows.api_client import client, events
 
 HTML = b"<html><body>502</body></html>"
 DEEP = b"[" * 60_000

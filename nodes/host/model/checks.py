@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ....projection import ImageToPromptError
-from ....projection.adapters.lora import TARGET_MODULES, reading
+from ....projection.adapters.unet_deltas import TARGET_MODULES, cross_kv
 
 PREFIX = "diffusion_model."
 # Marks a MODEL that carries a projection's changes already; see `patches`.
@@ -61,7 +61,7 @@ def check_sd1(model: Any, text_width: int) -> None:
 def check_family(model: Any, text_width: int, family: ModelFamily) -> None:
     """Raise ImageToPromptError unless `model` is of the family, for this text encoder."""
     unet = getattr(getattr(model, "model", None), "diffusion_model", None)
-    found = reading(layers_of(model)) if unet is not None else {}
+    found = cross_kv(layers_of(model)) if unet is not None else {}
     widths = {shape[1] for shape in found.values()}
     name = type(model.model).__name__ if unet is not None else type(model).__name__
     if widths != {text_width}:
