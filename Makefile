@@ -2,13 +2,14 @@
 # make quick   the tests that need no ComfyUI, no browser and no patience: under a minute
 # make lint    style, format and types
 # make test    everything, on every ComfyUI that is found
+# make cluster-test   Ray clusters, simulated on this machine
 # make bench   speed and memory, beside what was measured before
 PYTHON ?= python3
 N ?= 500
 venv := .venv
 python := $(venv)/bin/python
 
-.PHONY: demo quick lint test bench evaluate clean
+.PHONY: demo quick lint test cluster-test bench evaluate clean
 
 demo: $(venv)/ready
 	$(python) workflows/demo.py $(ARGS)
@@ -19,6 +20,11 @@ quick: $(venv)/ready
 
 test: $(venv)/ready
 	$(python) tests run_all $(ARGS)
+
+# Installs Ray beside the rest first (600 MB).
+cluster-test: $(venv)/ready
+	$(python) -m pip install --quiet -e ".[test-cluster]"
+	$(python) -m pytest -q tests/workflows/many $(ARGS)
 
 bench: $(venv)/ready
 	$(python) tests bench $(ARGS)

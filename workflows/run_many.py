@@ -64,6 +64,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.images is None and arguments.table is None:
         parser.error("--images or --table is required")
+    if arguments.address and len(arguments.server or ()) > 1:
+        parser.error("on a cluster --server is one address, on each of its machines")
     if arguments.engine == "threads" and arguments.address:
         parser.error("--address needs --engine ray")
     return arguments
@@ -91,14 +93,16 @@ def _engine(arguments: argparse.Namespace, scratch: Path) -> Engine:
         from image_to_prompt.workflows.many.engines import cluster
 
         spec = cluster.Spec(
-            str(arguments.pack or hosts.PACK),
-            str(arguments.host) if arguments.host else None,
-            tuple(map(str, arguments.models)),
-            arguments.cpu,
-            arguments.threads,
-            limits,
+            pack=str(arguments.pack or hosts.PACK),
+            host=str(arguments.host) if arguments.host else None,
+            server=arguments.server[0] if arguments.server else None,
+            models=tuple(map(str, arguments.models)),
+            cpu=arguments.cpu,
+            threads=arguments.threads,
+            limits=limits,
         )
-        return cluster.Cluster(arguments.address, spec, arguments.workers, arguments.verbose)
+        workers, verbose = arguments.workers, arguments.verbose
+        return cluster.Cluster(arguments.address, spec, workers, scratch, verbose)
     if arguments.server:
         for url in arguments.server:
             http.split(url)
