@@ -10,8 +10,8 @@ from .advice import with_advice
 from .checks import check_number, check_projection
 from .host import api as host
 from .host.api import io
-from .host.model_checks import check_sd1
-from .host.patches import patch_model
+from .host.model.checks import check_sd1
+from .host.model.patches import patch_model
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)

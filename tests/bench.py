@@ -46,7 +46,7 @@ def main() -> int:
     if options.save:
         save(results)
         return 0
-    return compare(results, json.loads(BASELINE.read_text()))
+    return compare(results, known())
 
 
 def measure(host: hosts.Host, repeats: int) -> dict[str, dict]:
@@ -69,8 +69,7 @@ def show(version: str, rows: Mapping[str, Mapping]) -> None:
 
 def save(results: Mapping[str, Rows]) -> None:
     """Write what was measured into the baseline: ratios only, rounded. Other hosts' stay."""
-    before = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
-    kept = before | {
+    kept = known() | {
         version: {
             name: {key: round(row[key], 4) for key in ("value", "low", "high")}
             for name, row in rows.items()
@@ -79,6 +78,11 @@ def save(results: Mapping[str, Rows]) -> None:
         for version, rows in results.items()
     }
     BASELINE.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def known() -> dict[str, dict]:
+    """The baseline; empty where none was saved yet."""
+    return json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
 
 
 def compare(results: Mapping[str, Rows], baseline: Mapping[str, Rows]) -> int:

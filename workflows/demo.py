@@ -21,8 +21,9 @@ if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
 from image_to_prompt.workflows import run
-from image_to_prompt.workflows.comfyui import client, hosts, server
-from image_to_prompt.workflows.comfyui.inputs import InputsError
+from image_to_prompt.workflows.api_client import client
+from image_to_prompt.workflows.api_client.inputs import InputsError
+from image_to_prompt.workflows.comfyui import hosts, server
 from image_to_prompt.workflows.demo_parts import grid
 from image_to_prompt.workflows.demo_parts.demo_assets import (
     PHOTOGRAPHS,

@@ -28,8 +28,9 @@ from tqdm import tqdm
 if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
-from image_to_prompt.workflows.comfyui import client, hosts, server
-from image_to_prompt.workflows.comfyui.inputs import InputsError
+from image_to_prompt.workflows.api_client import client
+from image_to_prompt.workflows.api_client.inputs import InputsError
+from image_to_prompt.workflows.comfyui import hosts, server
 from image_to_prompt.workflows.run import BASES, load_workflow, reach, run_workflow
 
 WORKFLOW = hosts.PACK / "workflows" / "api" / "variation.json"

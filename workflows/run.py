@@ -21,8 +21,9 @@ from pathlib import Path
 if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
-from image_to_prompt.workflows.comfyui import client, hosts, http, outputs, server
-from image_to_prompt.workflows.comfyui.inputs import SETTINGS, InputsError, parsed, with_inputs
+from image_to_prompt.workflows.api_client import client, http, outputs
+from image_to_prompt.workflows.api_client.inputs import SETTINGS, InputsError, parsed, with_inputs
+from image_to_prompt.workflows.comfyui import hosts, server
 
 USUAL_SERVER = "http://127.0.0.1:8188"
 BASES = hosts.PACK / "build" / "comfy"

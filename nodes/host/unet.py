@@ -19,14 +19,14 @@ from ...projection.adapters.unet_deltas import cross_kv
 from .autograd_weights import as_normal_tensor, autograd_weights
 from .checkpointing import checkpointed_blocks
 from .delta_hooks import delta_hooks, gradient_factor, scale_gradient
-from .model_checks import (
+from .model.checks import (
     check_model,
     compute_dtype,
     layers_of,
     prediction_of,
     without_dynamic_weights,
 )
-from .runtime_patches import RuntimePatches
+from .model.runtime_patches import RuntimePatches
 
 # Activations that a backward pass keeps, for each latent cell: SD 1.5's U-Net in 16 bit, counted
 # at 64 x 64 cells with a kernel that keeps its attention maps; half of it with one that does not.

@@ -28,8 +28,8 @@ from ...projection import (
 from ...projection.closed_form.clip_identity import fingerprint
 from ..checks import check_choice, check_projection
 from ..host import api as host
-from ..host.fingerprint import attention_fingerprint, model_fingerprint
-from ..host.patches import patch_model
+from ..host.model.fingerprint import attention_fingerprint, model_fingerprint
+from ..host.model.patches import patch_model
 from ..host.progress import ProgressBar
 from ..host.text import encoded_texts
 from ..host.unet import HostDenoiser

@@ -36,8 +36,8 @@ def model(state):
 
 @pytest.fixture
 def parts(host):
-    from image_to_prompt.nodes.host import patches as host_patches
     from image_to_prompt.nodes.host import unet as host_unet
+    from image_to_prompt.nodes.host.model import patches as host_patches
 
     return host_unet, host_patches
 
@@ -96,7 +96,7 @@ def test_a_change_in_training_is_the_change_of_the_patched_model(model, parts, k
     patched = parts[1].patch_model(model, UNetDeltas(deltas), 1.0)
     plain = parts[0].HostDenoiser(model, 768).predict(*inputs(), {})
     trained = denoiser.predict(*inputs(), deltas)
-    from image_to_prompt.nodes.host.model_checks import ATTACHMENT
+    from image_to_prompt.nodes.host.model.checks import ATTACHMENT
 
     patched.remove_attachments(ATTACHMENT)
     applied = parts[0].HostDenoiser(patched, 768).predict(*inputs(), {})

@@ -24,7 +24,7 @@ def model(state):
 
 
 def fingerprint(model):
-    from image_to_prompt.nodes.host.fingerprint import model_fingerprint
+    from image_to_prompt.nodes.host.model.fingerprint import model_fingerprint
 
     return model_fingerprint(model)
 
@@ -91,7 +91,7 @@ def test_a_change_is_seen_on_either_side_of_a_merge(state, model, name, first):
 
 def test_few_numbers_are_read(state, model, monkeypatch):
     """Of weights that are mappings of a file only some pages are read."""
-    from image_to_prompt.nodes.host import fingerprint as module
+    from image_to_prompt.nodes.host.model import fingerprint as module
 
     counts = []
     hashed = module._hashed
@@ -109,7 +109,7 @@ def test_few_numbers_are_read(state, model, monkeypatch):
 
 def test_the_earlier_fingerprint_is_the_one_of_earlier_versions(model):
     """Files of unfinished fits are named by it: frozen numbers of a model without randomness."""
-    from image_to_prompt.nodes.host.fingerprint import attention_fingerprint
+    from image_to_prompt.nodes.host.model.fingerprint import attention_fingerprint
 
     assert attention_fingerprint(Constant()) == FROZEN
     assert attention_fingerprint(model) != fingerprint(model)

@@ -69,7 +69,7 @@ def projection() -> Projection:
 
 
 def test_all_sixteen_cross_attentions_are_found_under_the_names_of_checkpoints(model):
-    from image_to_prompt.nodes.host.model_checks import layers_of
+    from image_to_prompt.nodes.host.model.checks import layers_of
 
     layers = layers_of(model)
     maps = cross_kv(layers)
@@ -86,8 +86,8 @@ def test_all_sixteen_cross_attentions_are_found_under_the_names_of_checkpoints(m
 
 
 def test_every_one_of_them_is_trained_and_patched(model, refined, tmp_path):
-    from image_to_prompt.nodes.host.model_checks import layers_of
-    from image_to_prompt.nodes.host.patches import patch_model
+    from image_to_prompt.nodes.host.model.checks import layers_of
+    from image_to_prompt.nodes.host.model.patches import patch_model
 
     deltas = refined.cross_attention.deltas
     layers = layers_of(model)

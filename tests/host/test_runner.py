@@ -21,10 +21,11 @@ from PIL import Image
 
 from image_to_prompt.projection import load_file, save_projection
 from image_to_prompt.workflows import run
+from image_to_prompt.workflows.api_client import client, events
+from image_to_prompt.workflows.api_client.inputs import nodes_of, with_inputs
 from image_to_prompt.workflows.authoring import build
 from image_to_prompt.workflows.authoring.node_specs import NODE_SPECS
-from image_to_prompt.workflows.comfyui import client, events, hosts, server
-from image_to_prompt.workflows.comfyui.inputs import nodes_of, with_inputs
+from image_to_prompt.workflows.comfyui import hosts, server
 from image_to_prompt.workflows.demo_parts import miniature
 
 STEPS = 2

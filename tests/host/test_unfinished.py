@@ -82,7 +82,7 @@ def test_a_model_that_differs_in_any_map_is_another_fit(tools, folder, name):
 def test_a_fit_of_an_earlier_version_is_told_and_never_taken_for_this_models(
     tools, folder, caplog, monkeypatch
 ):
-    from image_to_prompt.nodes.host.fingerprint import attention_fingerprint
+    from image_to_prompt.nodes.host.model.fingerprint import attention_fingerprint
     from image_to_prompt.nodes.training import session
 
     with monkeypatch.context() as earlier:

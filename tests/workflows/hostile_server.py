@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 PICTURE = b"\x89PNG\r\n\x1a\n and so on"
+SECONDS, MOST = 0.6, 200_000  # in place of the client's own patience and limit
 Bytes = bytes | Callable[[socket.socket, bytes], None]
 
 

@@ -1,6 +1,7 @@
 """The archive that a registry ships: small, without tests, and what users run works from it."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -120,3 +121,14 @@ def test_help_of_the_builders_changes_no_file():
         done = python(PACK, *line)
         assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_search_path_of_python_is_edited_in_at_most_two_files():
+    edited = re.compile(r"sys\.path(\.(insert|append|extend|remove)\(|\[?.*\]? \+?= )")
+    found = [
+        path.relative_to(PACK).as_posix()
+        for folder in ("nodes", "projection", "tests", "workflows")
+        for path in (PACK / folder).rglob("*.py")
+        if edited.search(path.read_text(encoding="utf-8")) and path != Path(__file__)
+    ]
+    assert found == ["tests/host/in_process.py"]

@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from image_to_prompt.workflows import run
-from image_to_prompt.workflows.comfyui import client, events, hosts, outputs
+from image_to_prompt.workflows.api_client import client, events, outputs
+from image_to_prompt.workflows.comfyui import hosts
 
 PICTURE = b"\x89PNG\r\n\x1a\n and so on"
 GRAPH = {"7": {"class_type": "ImageToPromptEmbed", "inputs": {}}}

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from image_to_prompt.workflows import run
-from image_to_prompt.workflows.authoring import build
-from image_to_prompt.workflows.comfyui.inputs import (
+from image_to_prompt.workflows.api_client.inputs import (
     SETTINGS,
     InputsError,
     node_order,
@@ -14,6 +13,7 @@ from image_to_prompt.workflows.comfyui.inputs import (
     parsed,
     with_inputs,
 )
+from image_to_prompt.workflows.authoring import build
 
 VARIATION, REGIONS = build.variation().api(), build.two_regions().api()
 

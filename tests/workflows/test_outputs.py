@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_to_prompt.tests.workflows.trees import snapshot, untouched
-from image_to_prompt.workflows.comfyui import http, outputs
-from image_to_prompt.workflows.comfyui.outputs import Output, local_parts
+from image_to_prompt.workflows.api_client import http, outputs
+from image_to_prompt.workflows.api_client.outputs import Output, local_parts
 
 PICTURE = b"\x89PNG\r\n\x1a\n and so on"
 

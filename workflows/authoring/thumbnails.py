@@ -14,10 +14,10 @@ from pathlib import Path
 from PIL import Image
 
 from image_to_prompt.workflows import demo, run
+from image_to_prompt.workflows.api_client.inputs import nodes_of
 from image_to_prompt.workflows.authoring import build
 from image_to_prompt.workflows.authoring.node_specs import NODE_SPECS
 from image_to_prompt.workflows.comfyui import hosts, server
-from image_to_prompt.workflows.comfyui.inputs import nodes_of
 
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many

@@ -25,9 +25,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from image_to_prompt.workflows.api_client.http import RunError, get_json
+
 from . import placed
 from .hosts import PACK, Host, HostError
-from .http import RunError, get_json
 
 __all__ = ["ended_by_sigterm", "get_json", "place", "start"]
 

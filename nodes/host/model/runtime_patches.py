@@ -15,15 +15,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import comfy.ldm.modules.attention
-import comfy.model_management
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from ...projection import ImageToPromptError
-from .autograd_weights import as_normal_tensor
+from ....projection import ImageToPromptError
+from ..autograd_weights import as_normal_tensor
 from .patch_settings import named_patches
 
 log = logging.getLogger(__name__)
@@ -35,6 +34,16 @@ _BETWEEN_BLOCKS = (
     "input_block_patch_after_skip",
     "middle_block_after_patch",
     "output_block_patch",
+)
+# What a patch that lacks something, or that autograd refuses, fails with.
+_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 _POSITIVE = 0  # the sampler's number of the positive prompt
 
@@ -83,13 +92,9 @@ class RuntimePatches:
         """
         try:
             yield
-        except (
-            ImageToPromptError,
-            comfy.model_management.InterruptProcessingException,
-            comfy.model_management.OOM_EXCEPTION,
-        ):
+        except (ImageToPromptError, torch.cuda.OutOfMemoryError):
             raise
-        except Exception as error:
+        except _FAILURES as error:
             names = ", ".join(dict.fromkeys(named_patches(self._patcher)))
             raise ImageToPromptError(
                 "a MODEL with run-time patches that have a gradient",
@@ -115,9 +120,11 @@ def _differentiable_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_cuda else []):
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        if on_cuda:
+            torch.cuda.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)
         yield
 
 
