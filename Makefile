@@ -1,17 +1,23 @@
 # make demo   the main job, on ComfyUI where there is one
+# make fuzz   hostile inputs, N= of them, from SEED=
 # make test   everything, on every ComfyUI that is found
 PYTHON ?= python3
 N ?= 500
+SEED ?= 1
 venv := .venv
 python := $(venv)/bin/python
 
-.PHONY: demo test bench evaluate lint clean
+.PHONY: demo test fuzz bench evaluate lint clean
 
 demo: $(venv)/ready
 	$(python) workflows/demo.py $(ARGS)
 
 test: $(venv)/ready
 	$(python) tests run_all $(ARGS)
+
+fuzz: N = 10000
+fuzz: $(venv)/ready
+	$(python) tests fuzz.run $(N) $(SEED)
 
 bench: $(venv)/ready
 	$(python) tests bench $(ARGS)

@@ -59,7 +59,8 @@ def load_workflow(path: Path) -> dict:
             "Workflow > Export (API)."
         )
     if not isinstance(graph, dict) or not all(
-        isinstance(node, dict) and "class_type" in node for node in graph.values()
+        isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict)
+        for node in graph.values()
     ):
         raise FillError(f"{path} is not a workflow in API format")
     return graph
