@@ -4,13 +4,26 @@ Ding et al., "The CLIP Model is Secretly an Image-to-Prompt Converter", NeurIPS 
 """
 
 from .adapters.deep_prompts import DeepPrompts, VisionTower, check_tower, encode_pictures
-from .adapters.lora import FullDelta, LoRADelta, UNetDeltas, check_maps, lora_state
+from .adapters.lora import FullDelta, LoRADelta
 from .adapters.residual import Residual
+from .adapters.unet_deltas import UNetDeltas, check_maps, lora_state
+from .checkpoint.run_file import load_checkpoint, save_checkpoint
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import METHODS, Decomposition, Inverse, decompose, invert, portable_cutoff
+from .config.presets import FIT, REFINE, TEXT_ONLY, training_config
+from .config.recipe import Recipe
+from .config.training_config import (
+    DeepPromptsConfig,
+    LoRAConfig,
+    NoiseConfig,
+    PreservationConfig,
+    ResidualConfig,
+    TrainingConfig,
+)
 from .data.dataset import TrainingImages
 from .data.encoded_prompts import EncodedPrompts
 from .diffusion.denoiser import Denoiser
+from .diffusion.loss import DiffusionLoss
 from .errors import ImageToPromptError
 from .integrations.diffusers_unet import DiffusersDenoiser
 from .integrations.transformers_clip import (
@@ -38,9 +51,13 @@ from .regression.text_regression import fit_from_text, text_projection_of
 from .storage.any_file import content_hash, load_file
 from .storage.clip_file import ClipProjections, read_clip_projections
 from .storage.projection_file import is_projection, load_projection, save_projection
-from .training.checkpoint import load_checkpoint, save_checkpoint
-from .training.presets import FIT, REFINE, TEXT_ONLY, TrainingConfig, recipe
-from .training.trainer import Progress, Trainer, fit, refine
+from .training.loops import fit, refine
+from .training.trainer import Progress, Trainer
+
+# Names of earlier versions, for code that was written then. `Recipe` is another.
+CrossAttention, Full, LowRank = UNetDeltas, FullDelta, LoRADelta
+Encoder, Pictures, Texts = ClipIdentity, TrainingImages, EncodedPrompts
+recipe = training_config
 
 __all__ = [
     "BLENDS",
@@ -52,18 +69,31 @@ __all__ = [
     "TEXT_ONLY",
     "ClipIdentity",
     "ClipProjections",
+    "CrossAttention",
     "Decomposition",
     "DeepPrompts",
+    "DeepPromptsConfig",
     "Denoiser",
     "DiffusersDenoiser",
+    "DiffusionLoss",
     "EncodedPrompts",
+    "Encoder",
+    "Full",
     "FullDelta",
     "ImageToPromptError",
     "Inverse",
+    "LoRAConfig",
     "LoRADelta",
+    "LowRank",
+    "NoiseConfig",
+    "Pictures",
+    "PreservationConfig",
     "Progress",
     "Projection",
+    "Recipe",
     "Residual",
+    "ResidualConfig",
+    "Texts",
     "Trainer",
     "TrainingConfig",
     "TrainingImages",
@@ -104,4 +134,5 @@ __all__ = [
     "save_projection",
     "spherical_mean",
     "text_projection_of",
+    "training_config",
 ]

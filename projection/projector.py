@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from .adapters.deep_prompts import DeepPrompts
-from .adapters.lora import CROSS_KV, UNetDeltas
 from .adapters.residual import Residual
+from .adapters.unet_deltas import CROSS_KV, UNetDeltas
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
 from .closed_form.sanity import check_entries, check_trained

@@ -15,7 +15,7 @@ from random import Random
 from image_to_prompt.nodes.advice import advised
 from image_to_prompt.projection import ImageToPromptError
 from image_to_prompt.tests.fuzz.kinds import Kind, Made
-from image_to_prompt.workflows.comfyui.inputs import FillError
+from image_to_prompt.workflows.api_client.inputs import InputsError
 
 GOOD, BAD = ("clear", "accepted"), ("raw", "silent", "hanging")
 LONGEST = 1000  # characters of a message
@@ -64,10 +64,10 @@ def try_all(kinds: Sequence[Kind], count: int, seed: int, folder: Path) -> Repor
 
 
 def judge(make: Callable[[], Made]) -> tuple[str, str]:
-    """How one input ends, and why."""
+    """How one input ends, and why. An error in making it is the maker's own, and leaves this."""
+    act, oracle = make()
     try:
         with time_limit(LIMIT):
-            act, oracle = make()
             result = act()
             wrong = oracle(result)
         return ("silent", wrong) if wrong else ("accepted", "")
@@ -75,7 +75,7 @@ def judge(make: Callable[[], Made]) -> tuple[str, str]:
         return "hanging", f"over {LIMIT:.0f} s"
     except ImageToPromptError as error:
         return _readable(str(advised(error)))
-    except FillError as error:
+    except InputsError as error:
         return _readable(str(error))
     except AssertionError as error:
         return "silent", str(error)

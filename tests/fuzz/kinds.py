@@ -23,7 +23,6 @@ from image_to_prompt.projection import (
     METHODS,
     Projection,
     Trainer,
-    TrainingConfig,
     apply_strength,
     condition,
     content_hash,
@@ -37,7 +36,7 @@ from image_to_prompt.projection.storage.tensor_file import TensorFile, encode
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.fuzz import hostile
 from image_to_prompt.tests.projection import toys
-from image_to_prompt.workflows.comfyui.inputs import fill
+from image_to_prompt.workflows.api_client.inputs import with_inputs
 from image_to_prompt.workflows.run import load_workflow
 
 Oracle = Callable[[Any], "str | None"]
@@ -180,13 +179,12 @@ def prompt(random: Random, folder: Path) -> Made:
 
 
 def _trainer() -> Trainer:
-    settings = TrainingConfig(0.01, embedding=1.0, cross_attention=1.0)
     start = builders.small_projection()
-    return Trainer(toys.ToyDenoiser(), start, toys.pictures(), toys.null(), settings, seed=1)
+    return Trainer(toys.ToyDenoiser(), start, toys.pictures(), toys.null(), toys.both(1e-2), seed=1)
 
 
 def _state(trainer: Trainer) -> list[torch.Tensor]:
-    kinds = (trainer.trainable.values, trainer.adam.first, trainer.adam.second)
+    kinds = (trainer.parameters.values, trainer.optimizer.first, trainer.optimizer.second)
     return [value.detach().clone() for kind in kinds for value in kind.values()]
 
 
@@ -270,7 +268,7 @@ def workflow(random: Random, folder: Path) -> Made:
     names = ["seed", "KSampler.seed", "3.seed", "x.y", "", ".", "text_weight", hostile.text(random)]
     settings = {random.choice(names): hostile.json_value(random)}
     texts = [hostile.text(random) for _ in range(random.randrange(3))]
-    return lambda: fill(load_workflow(path), (), texts, settings), _still_a_graph
+    return lambda: with_inputs(load_workflow(path), (), texts, settings), _still_a_graph
 
 
 def _still_a_graph(graph: dict) -> str | None:
