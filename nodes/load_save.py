@@ -19,10 +19,10 @@ from ..projection.errors import escape, printable, quoted
 from ..projection.storage.any_file import promises_projection
 from ..projection.storage.projection_file import save_new_projection, write_new_tensors
 from .advice import with_advice
-from .checks import check_choice, check_flag, check_number, check_projection, writing
 from .host import api as host
 from .host import files
 from .host.api import io, ui
+from .inputs.checks import check_choice, check_flag, check_number, check_projection, writing
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from ..projection import ImageToPromptError, Projection
-from ..projection.errors import quoted
-from ..projection.tensors import described, is_plain
+from ...projection import ImageToPromptError, Projection
+from ...projection.errors import quoted
+from ...projection.tensors import described, is_plain
 
 # Far beyond any use, and so small that a conditioning times it is still finite in float32.
 _LARGEST = 1e6
