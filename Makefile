@@ -2,13 +2,15 @@
 # make quick   the tests that need no ComfyUI, no browser and no patience: under a minute
 # make lint    style, format and types
 # make test    everything, on every ComfyUI that is found
+# make fuzz    hostile inputs: N= of them, from SEED=
 # make bench   speed and memory, beside what was measured before
 PYTHON ?= python3
 N ?= 500
+SEED ?= 1
 venv := .venv
 python := $(venv)/bin/python
 
-.PHONY: demo quick lint test bench evaluate clean
+.PHONY: demo quick lint test fuzz bench evaluate clean
 
 demo: $(venv)/ready
 	$(python) workflows/demo.py $(ARGS)
@@ -19,6 +21,10 @@ quick: $(venv)/ready
 
 test: $(venv)/ready
 	$(python) tests run_all $(ARGS)
+
+fuzz: N = 10000
+fuzz: $(venv)/ready
+	$(python) tests fuzz.run $(N) $(SEED)
 
 bench: $(venv)/ready
 	$(python) tests bench $(ARGS)

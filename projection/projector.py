@@ -19,13 +19,16 @@ from torch import Tensor
 
 from .adapters.deep_prompts import DeepPrompts
 from .adapters.residual import Residual
-from .adapters.unet_deltas import UNetDeltas
+from .adapters.unet_deltas import CROSS_KV, UNetDeltas
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
 from .closed_form.sanity import check_entries, check_trained
-from .errors import ImageToPromptError
+from .errors import ImageToPromptError, printable, quoted
+from .tensors import described, is_plain
 
 PAPER_NORM = 27.5
+# Lengths of prompt embeddings whose every number float32 can hold.
+_NORMS = (1e-30, 1e30)
 _DAMAGED = "Make the projection anew from its CLIP file."
 
 
@@ -66,12 +69,14 @@ class Projection:
             if tensor is not None:
                 finite = tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all())
                 _require(finite, "finite float32 numbers", tensor)
-        if not (math.isfinite(self.norm) and self.norm > 0):
-            raise ImageToPromptError(
-                "a finite norm > 0", f"{self.norm}", _DAMAGED, "projection file"
-            )
+        if (self.singular_values < 0).any():
+            _require(False, "singular values >= 0", self.singular_values)
+        if not _NORMS[0] <= self.norm <= _NORMS[1]:  # false for NaN too
+            expected = f"a finite norm > 0, from {_NORMS[0]:g} to {_NORMS[1]:g}"
+            raise ImageToPromptError(expected, quoted(self.norm), _DAMAGED, "projection file")
         if not (0 < self.kept <= len(self.singular_values) and 0 < self.cutoff < math.inf):
-            got = f"cutoff {self.cutoff}, kept {self.kept} of {len(self.singular_values)}"
+            kept = f"kept {quoted(self.kept)} of {len(self.singular_values)}"
+            got = f"cutoff {quoted(self.cutoff)}, {kept}"
             raise ImageToPromptError(
                 "a cutoff > 0 that keeps something", got, _DAMAGED, "projection file"
             )
@@ -128,6 +133,13 @@ class Projection:
         image_embeds: (B, J), joint CLIP space, not normalised (any length gives the same).
         Raises ImageToPromptError for another width, or an embedding without a direction.
         """
+        if not is_plain(image_embeds):
+            raise ImageToPromptError(
+                "image embeddings as plain floating-point numbers",
+                described(image_embeds),
+                "Use image embeddings as the CLIP vision encoder gives them.",
+                "vision encoder",
+            )
         if image_embeds.ndim != 2 or image_embeds.shape[1] != self.encoder.joint_width:
             raise ImageToPromptError(
                 f"image embeddings (B, {self.encoder.joint_width}) from the vision encoder of "
@@ -150,8 +162,27 @@ class Projection:
         return self.norm * u / u.norm(dim=-1, keepdim=True)
 
     def __repr__(self) -> str:
-        total = len(self.singular_values)
-        return f"Projection({self.encoder.name}, {self.method}, kept {self.kept} of {total})"
+        parts = [
+            self.encoder.name,
+            printable(self.method),
+            f"kept {self.kept} of {len(self.singular_values)}",
+        ]
+        if trained := self._trained():
+            parts.append(f"refined: {trained}")
+        return f"Projection({', '.join(parts)})"
+
+    def _trained(self) -> str:
+        """What was trained, in the words of `training.presets`; empty for the closed form.
+
+        Refining and fitting train the same parts, so the parts do not tell which of them it was.
+        """
+        unet = self.cross_attention
+        if self.vision is not None:
+            return "full"
+        if unet is not None and not all(name.endswith(CROSS_KV) for name in unet.deltas):
+            return "transformer blocks"
+        names = {"embedding": self.residual, "cross-attention": unet}
+        return " + ".join(name for name, part in names.items() if part is not None)
 
 
 def automatic_cutoff(values: Tensor, encoder: ClipIdentity) -> float:

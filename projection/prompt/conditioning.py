@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageToPromptError
+from ..tensors import described, is_plain
 
 CHUNK = 77
 PAPER_TEXT_WEIGHT = 0.6
@@ -129,12 +130,12 @@ def first_eos(token_ids: Sequence[int], eos_id: int = 49407) -> int:
 
 
 def _check_chunks(eos: Sequence[int], text_states: Tensor) -> None:
-    whole = text_states.ndim == 3 and text_states.numel() > 0
+    whole = is_plain(text_states) and text_states.ndim == 3 and text_states.numel() > 0
     fits = whole and text_states.shape[1] == CHUNK * len(eos)
     if not fits or not all(1 <= k < CHUNK for k in eos):
         raise ImageToPromptError(
             f"text states of {CHUNK} slots a chunk with an EOS in each",
-            f"shape {tuple(text_states.shape)} and EOS at {list(eos)}",
+            f"{described(text_states)} and EOS at {list(eos)}",
             "Use the text encoder of an SD 1.x model.",
             "text encoder",
         )
