@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .inputs.checks import PREFIX
+from .checks import PREFIX
 from .patch_settings import patch_settings
 
 # Weights may be mappings of a file, which is read by the page: a few runs touch a few pages.

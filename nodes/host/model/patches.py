@@ -7,7 +7,7 @@ from typing import Any
 import comfy.lora
 
 from ....projection import ImageToPromptError, UNetDeltas, check_maps, lora_state
-from .inputs.checks import ATTACHMENT, PREFIX, layers_of
+from .checks import ATTACHMENT, PREFIX, layers_of
 
 
 def patch_model(model: Any, change: UNetDeltas | None, strength: float) -> Any:
