@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from types import MappingProxyType
@@ -50,8 +50,7 @@ def check_number(value: Any, name: str) -> float:
     As for values on widgets, which the host converts, true is 1 and false is 0.
     """
     # Compared as it came: float() of a whole number can overflow.
-    number: Any = value if isinstance(value, Real) else None
-    if number is None or not -_LARGEST <= number <= _LARGEST:
+    if not isinstance(value, Real) or not -_LARGEST <= value <= _LARGEST:
         expected = f"a finite {name}, at most {_LARGEST:.0f} away from 0"
         raise ImageToPromptError(expected, quoted(value), f"Correct {name}.")
     return float(value)
@@ -59,8 +58,7 @@ def check_number(value: Any, name: str) -> float:
 
 def check_count(value: Any, name: str, lowest: int) -> int:
     """A whole number from `lowest` to a million; true is 1 and false is 0."""
-    number: Any = value if isinstance(value, Integral) else None
-    if number is None or not lowest <= number <= _LARGEST:
+    if not isinstance(value, Integral) or not lowest <= value <= _LARGEST:
         expected = f"a whole {name} >= {lowest}, at most {_LARGEST:.0f}"
         raise ImageToPromptError(expected, quoted(value), f"Correct {name}.")
     return int(value)
@@ -68,8 +66,7 @@ def check_count(value: Any, name: str, lowest: int) -> int:
 
 def check_seed(value: Any) -> int:
     """A whole number of at most 64 bits, signed or not."""
-    number: Any = value if isinstance(value, Integral) else None
-    if number is None or not -(2**63) <= number < 2**64:
+    if not isinstance(value, Integral) or not -(2**63) <= value < 2**64:
         raise ImageToPromptError("a whole seed of 64 bits", quoted(value), "Correct seed.")
     return int(value)
 
@@ -137,7 +134,9 @@ def rgb(image: Any, crop: str, socket: str = "image") -> Tensor:
     another shape or kind of tensor, no pictures, whole or complex numbers, NaN, pixels on another
     scale, or sides too unequal to centre-crop.
     """
-    shape: Any = image.shape if isinstance(image, Tensor) and not image.is_nested else ()
+    shape: Sequence[int] = ()
+    if isinstance(image, Tensor) and not image.is_nested:
+        shape = image.shape
     if len(shape) != 4 or 0 in shape or shape[-1] not in (1, 3, 4):
         expected = "a picture or batch of shape (B, H, W, 1, 3 or 4)"
         _refuse_image(expected, f"{tuple(shape)}" if len(shape) else _named(image), socket)
