@@ -6,6 +6,15 @@ Ding et al., "The CLIP Model is Secretly an Image-to-Prompt Converter", NeurIPS 
 from .adapters.deep_prompts import DeepPrompts, VisionTower, check_tower, encode_pictures
 from .adapters.lora import FullDelta, LoRADelta, UNetDeltas, check_maps, lora_state
 from .adapters.residual import Residual
+from .closed_form.caption_statistics import CaptionStatistics
+from .closed_form.centred import (
+    MIN_PICTURES,
+    PICTURES_SHARE,
+    VISUAL_SHARE,
+    Centred,
+    picture_direction,
+    visual_direction,
+)
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import METHODS, Decomposition, Inverse, decompose, invert, portable_cutoff
 from .data.dataset import TrainingImages
@@ -33,7 +42,7 @@ from .prompt.conditioning import (
     image_slots,
 )
 from .prompt.spherical_mean import spherical_mean
-from .regression.captions import captions, phrases
+from .regression.captions import broad_captions, captions, phrases, vocabulary_words
 from .regression.text_regression import fit_from_text, text_projection_of
 from .storage.any_file import content_hash, load_file
 from .storage.clip_file import ClipProjections, read_clip_projections
@@ -46,10 +55,15 @@ __all__ = [
     "BLENDS",
     "FIT",
     "METHODS",
+    "MIN_PICTURES",
     "PAPER_NORM",
     "PAPER_TEXT_WEIGHT",
+    "PICTURES_SHARE",
     "REFINE",
     "TEXT_ONLY",
+    "VISUAL_SHARE",
+    "CaptionStatistics",
+    "Centred",
     "ClipIdentity",
     "ClipProjections",
     "Decomposition",
@@ -72,6 +86,7 @@ __all__ = [
     "VisionTower",
     "apply_strength",
     "assemble",
+    "broad_captions",
     "captions",
     "check_maps",
     "check_tower",
@@ -95,6 +110,7 @@ __all__ = [
     "lora_state",
     "null_prompt",
     "phrases",
+    "picture_direction",
     "portable_cutoff",
     "prompt_embeds",
     "read_clip_projections",
@@ -104,4 +120,6 @@ __all__ = [
     "save_projection",
     "spherical_mean",
     "text_projection_of",
+    "visual_direction",
+    "vocabulary_words",
 ]

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..closed_form.centred import NUMBERS, TENSORS, Centred
 from ..closed_form.clip_identity import ClipIdentity
 from ..errors import ImageToPromptError
 from ..projector import Projection
@@ -26,7 +27,8 @@ from ..state_dict import CROSS, RESIDUAL, VISION, adapter_state_dict, features_o
 
 FORMAT = "image-to-prompt projection"
 VERSION = 1
-_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS})
+CENTRED = "centred"
+_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS, CENTRED})
 _REMAKE = "Save the projection again."
 
 
@@ -36,6 +38,8 @@ def save_projection(projection: Projection, path: str | Path) -> None:
     if projection.bias is not None:
         tensors["bias"] = projection.bias
     tensors |= adapter_state_dict(projection)
+    if (centred := projection.centred) is not None:
+        tensors |= {f"{CENTRED}.{name}": getattr(centred, name) for name in TENSORS}
     write_tensors(path, tensors, _metadata(projection))
 
 
@@ -88,6 +92,9 @@ def _metadata(projection: Projection) -> dict[str, str]:
         "kept": projection.kept,
         "norm": projection.norm,
     }
+    if (centred := projection.centred) is not None:
+        values["features"] = [*values["features"], CENTRED]
+        values[CENTRED] = {name: getattr(centred, name) for name in NUMBERS}
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
 
@@ -129,7 +136,7 @@ def _check_header(metadata: dict[str, str], path: str | Path) -> None:
 
 def _projection(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Projection:
     # What is announced must be there: leaving it out would give other prompts without a word.
-    announced = "bias" in json.loads(metadata["features"])
+    features = set(json.loads(metadata["features"]))
     projection = Projection(
         matrix=tensors["matrix"],
         singular_values=tensors["singular_values"],
@@ -138,10 +145,17 @@ def _projection(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Project
         cutoff=float(json.loads(metadata["cutoff"])),
         kept=int(json.loads(metadata["kept"])),
         norm=float(json.loads(metadata["norm"])),
-        bias=tensors["bias"] if announced else None,
+        bias=tensors["bias"] if "bias" in features else None,
+        centred=_centred(metadata, tensors) if CENTRED in features else None,
     )
     loaded = with_adapters(projection, tensors)
-    missing = set(json.loads(metadata["features"])) - {"bias"} - set(features_of(loaded))
+    missing = features - {"bias", CENTRED} - set(features_of(loaded))
     if missing:
         raise KeyError(", ".join(sorted(missing)))
     return loaded
+
+
+def _centred(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Centred:
+    numbers = json.loads(metadata[CENTRED])
+    parts = {name: tensors[f"{CENTRED}.{name}"] for name in TENSORS}
+    return Centred(**parts, **{name: float(numbers[name]) for name in NUMBERS})

@@ -91,6 +91,8 @@ def _owned(projection: Projection) -> Projection:
         for t in (projection.matrix, projection.singular_values, projection.bias)
     )
     own = replace(projection, matrix=matrix, singular_values=singular_values, bias=bias)
+    if own.centred is not None:
+        own = replace(own, centred=own.centred.copy())
     return with_adapters(own, {n: t.detach().clone() for n, t in adapter_state_dict(own).items()})
 
 
