@@ -5,7 +5,7 @@ N ?= 500
 venv := .venv
 python := $(venv)/bin/python
 
-.PHONY: demo test bench evaluate lint clean
+.PHONY: demo test bench geometry evaluate lint clean
 
 demo: $(venv)/ready
 	$(python) workflows/demo.py $(ARGS)
@@ -15,6 +15,9 @@ test: $(venv)/ready
 
 bench: $(venv)/ready
 	$(python) tests bench $(ARGS)
+
+geometry: $(venv)/ready
+	$(python) tests geometry $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 evaluate: $(venv)/ready
 	$(python) tests miniature.experiments.evaluate --n $(N) $(ARGS)
