@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..closed_form.centred import Centred
 from ..data.batches import Batch, batch_of
 from ..data.dataset import TrainingImages
 from ..data.encoded_prompts import EncodedPrompts
@@ -44,7 +45,8 @@ class PreservationBatch(Protocol):
 class PromptPreservation:
     """K pairs of which each has its picture's prompt, edited by a text.
 
-    batch: the pairs; which: (K,) indices into texts; weights: (K,) text weights.
+    batch: the pairs; which: (K,) indices into texts; weights: (K,) text weights; centred: of the
+    projection, see `edit`.
     """
 
     batch: Batch
@@ -52,6 +54,7 @@ class PromptPreservation:
     which: Tensor
     weights: Tensor
     said: tuple[Tensor, ...] | None = None
+    centred: Centred | None = None
 
     def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
         """See `PreservationBatch.contexts`."""
@@ -60,7 +63,7 @@ class PromptPreservation:
             text, owner = int(self.which[pair]), int(self.batch.owner[pair])
             states, eos = self.texts.states[text : text + 1], [self.texts.eos[text]]
             own = embeddings[owner : owner + 1]
-            rows.append(edit(states, eos, own, float(self.weights[pair])))
+            rows.append(edit(states, eos, own, float(self.weights[pair]), self.centred))
         return torch.cat(rows)
 
 

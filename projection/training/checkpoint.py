@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..closed_form.centred import NUMBERS, TENSORS
 from ..errors import ImageToPromptError
 from ..state_dict import adapter_state_dict
 from ..storage.projection_file import write_tensors
@@ -101,10 +102,13 @@ def run_fingerprint(trainer: Trainer) -> str:
         "prediction": trainer.denoiser.prediction,
         "maps": {name: list(shape) for name, shape in trainer.denoiser.layers.items()},
     }
-    digest.update(json.dumps(settings, sort_keys=True).encode())
     start = trainer.trainable.start
+    if (centred := start.centred) is not None:
+        settings["centred"] = {name: getattr(centred, name) for name in NUMBERS}
+    digest.update(json.dumps(settings, sort_keys=True).encode())
     tensors = [trainer.null, trainer.denoiser.alphas_cumprod, start.matrix, start.bias]
     tensors += adapter_state_dict(start).values()
+    tensors += [] if centred is None else [getattr(centred, name) for name in TENSORS]
     tensors.append(None if trainer.texts is None else trainer.texts.states)
     for pictures in (trainer.pictures, trainer.held_out, trainer.prior):
         tensors += [None] if pictures is None else [*pictures.latents, pictures.embeds]

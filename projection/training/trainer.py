@@ -205,6 +205,7 @@ class Trainer:
             recipe.strongest,
             generator,
         )
+        kept = replace(kept, centred=self.trainable.start.centred)
         if sets:
             self._kept[turn] = kept = replace(kept, said=cache_teacher(self, kept))
         return kept
