@@ -11,6 +11,7 @@ from torch import Tensor
 from ..projection import (
     BLENDS,
     PAPER_TEXT_WEIGHT,
+    Centred,
     Projection,
     apply_strength,
     condition,
@@ -88,12 +89,22 @@ class ImageToPromptEmbed(io.ComfyNode):
             ]
         )
         if from_all:
-            embeddings = spherical_mean(embeddings, weights)
+            embeddings = spherical_mean(embeddings, weights, projection.common)
         encoded = host.encode_text(clip, text)
         null = _null_prompt(clip, encoded, strength)
         return io.NodeOutput(
             [
-                _entry(states, extras, n, encoded.eos, embeddings, text_weight, blend, strength)
+                _entry(
+                    states,
+                    extras,
+                    n,
+                    encoded.eos,
+                    embeddings,
+                    text_weight,
+                    blend,
+                    strength,
+                    projection.centred,
+                )
                 for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True)
             ]
         )
@@ -219,8 +230,9 @@ def _entry(
     text_weight: float,
     blend: str,
     strength: float,
+    centred: Centred | None,
 ) -> list:
-    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend)
+    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend, centred)
     conditioning = apply_strength(conditioning, null, strength)
     # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
     return [conditioning, {**extras, "pooled_output": conditioning[:, eos[0]]}]

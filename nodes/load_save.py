@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor
 
 from ..projection import (
     METHODS,
@@ -13,12 +16,14 @@ from ..projection import (
     UNetDeltas,
     content_hash,
     load_file,
+    load_weights,
     lora_state,
     save_projection,
 )
 from ..projection.storage.projection_file import write_tensors
 from .advice import with_advice
 from .checks import check_choice, check_number, check_projection, writing
+from .gap import check_gap, gap_inputs, with_gap
 from .host import api as host
 from .host.api import io, ui
 from .types import CATEGORY, PROJECTION
@@ -75,6 +80,7 @@ class LoadProjection(io.ComfyNode):
                         "its own."
                     ),
                 ),
+                *gap_inputs(),
             ],
             outputs=[
                 PROJECTION.Output(
@@ -103,9 +109,22 @@ class LoadProjection(io.ComfyNode):
 
     @classmethod
     @with_advice
-    def execute(cls, file: str, method: str, cutoff: float) -> io.NodeOutput:
+    def execute(
+        cls,
+        file: str,
+        method: str,
+        cutoff: float,
+        clip: Any = None,
+        image: Tensor | None = None,
+        captions: str = "",
+        gap: float = 0.0,
+        clip_vision: Any = None,
+    ) -> io.NodeOutput:
         check_choice(method, METHODS, "method")
-        projection = load_file(_readable_path(file), method, check_number(cutoff, "cutoff"))
+        gap, path = check_gap(gap), _readable_path(file)
+        projection = load_file(path, method, check_number(cutoff, "cutoff"))
+        weights = load_weights(path) if gap else None
+        projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
         log.info("%s: %s, cutoff %.4g", file, projection, projection.cutoff)
         return io.NodeOutput(projection)
 

@@ -44,7 +44,7 @@ from .prompt.conditioning import (
 from .prompt.spherical_mean import spherical_mean
 from .regression.captions import broad_captions, captions, phrases, vocabulary_words
 from .regression.text_regression import fit_from_text, text_projection_of
-from .storage.any_file import content_hash, load_file
+from .storage.any_file import content_hash, load_file, load_weights
 from .storage.clip_file import ClipProjections, read_clip_projections
 from .storage.projection_file import is_projection, load_projection, save_projection
 from .training.checkpoint import load_checkpoint, save_checkpoint
@@ -107,6 +107,7 @@ __all__ = [
     "load_checkpoint",
     "load_file",
     "load_projection",
+    "load_weights",
     "lora_state",
     "null_prompt",
     "phrases",

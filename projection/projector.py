@@ -130,6 +130,11 @@ class Projection:
             norm=norm,
         )
 
+    @property
+    def common(self) -> Tensor | None:
+        """What all its prompt embeddings share (D,), see `Centred.common`; None without a gap."""
+        return self.centred.common if self.centred is not None and self.centred.gap > 0 else None
+
     def apply(self, image_embeds: Tensor) -> Tensor:
         """Prompt embeddings (B, D) float32 of one length from image embeddings.
 

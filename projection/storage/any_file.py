@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from ..closed_form.sanity import FILE_ADVICE
 from ..errors import ImageToPromptError
 from ..projector import Projection
-from .clip_file import PROJECTION_KEYS, read_clip_projections
+from .clip_file import PROJECTION_KEYS, ClipProjections, read_clip_projections
 from .projection_file import is_projection, load_projection
 
 
@@ -25,6 +25,14 @@ def load_file(path: str | Path, method: str = "pseudo-inverse", cutoff: float = 
         return load_projection(path)
     clip = read_clip_projections(path)
     return Projection.from_text_projection(clip.text, clip.visual, method, cutoff)
+
+
+def load_weights(path: str | Path) -> ClipProjections | None:
+    """W_t and W_v of a full CLIP file, None of a saved projection.
+
+    Raises ImageToPromptError for any other file.
+    """
+    return None if is_projection(_metadata(path)) else read_clip_projections(path)
 
 
 def content_hash(path: str | Path) -> str:

@@ -1,0 +1,235 @@
+"""What Load Projection does with a gap: captions and pictures of the user's become a centred form.
+
+Nothing is encoded at gap 0, nor for a saved projection that has a centred form already.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..projection import (
+    MIN_PICTURES,
+    PICTURES_SHARE,
+    VISUAL_SHARE,
+    CaptionStatistics,
+    Centred,
+    ClipProjections,
+    ImageToPromptError,
+    Projection,
+    broad_captions,
+    picture_direction,
+    text_projection_of,
+    visual_direction,
+    vocabulary_words,
+)
+from ..projection.closed_form.caption_statistics import MIN_CAPTIONS
+from ..projection.regression.text_regression import METHOD
+from .checks import check_number, check_text, rgb
+from .host import api as host
+from .host.api import io
+from .host.text import eos_states, vocabulary
+from .host.vision import image_embeddings
+
+log = logging.getLogger(__name__)
+
+_CROP = "center"
+
+
+def gap_inputs() -> list[io.Input]:
+    """The optional inputs at the end of Load Projection."""
+    return [*_sources(), *_settings(), _vision()]
+
+
+def _sources() -> list[io.Input]:
+    return [
+        io.Clip.Input(
+            "clip",
+            optional=True,
+            tooltip=(
+                "For a gap above 0: the text encoder of the SD 1.x checkpoint, which encodes the "
+                "captions once. A saved projection that was made with a gap does not need it."
+            ),
+        ),
+        io.Image.Input(
+            "image",
+            optional=True,
+            tooltip=(
+                "For a gap above 0: a batch of 8 or more pictures of any kind, better 16 to 32. "
+                "What they have in common is taken out of every picture. Without them the first "
+                "direction of CLIP's own visual projection is taken out. Needs clip_vision."
+            ),
+        ),
+    ]
+
+
+def _settings() -> list[io.Input]:
+    return [
+        io.String.Input(
+            "captions",
+            default="",
+            multiline=True,
+            optional=True,
+            tooltip=(
+                "For a gap above 0: 32 or more captions, one a line, as different as the pictures "
+                "you will use; 300 are plenty. Captions of one kind give worse prompts. Empty: "
+                "300 built-in ones."
+            ),
+        ),
+        io.Float.Input(
+            "gap",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip=(
+                "How far a picture's prompt moves towards the texts that the model was trained "
+                "on. 0: as in the paper; a saved projection keeps its own gap. 1: the mean and "
+                "the length of encoded captions (28.3 for SD 1.x where the paper has 27.5), so "
+                "that text is added beside their common part. Not yet judged on a real SD model."
+            ),
+        ),
+    ]
+
+
+def _vision() -> io.Input:
+    return io.ClipVision.Input(
+        "clip_vision",
+        optional=True,
+        tooltip=(
+            "For pictures on socket image: the vision encoder of the same CLIP, for SD 1.x "
+            "clip-vit-large-patch14."
+        ),
+    )
+
+
+def check_gap(gap: object) -> float:
+    """A gap from 0 to 1; values on links escape the widget's own range."""
+    number = check_number(gap, "gap")
+    if not 0 <= number <= 1:
+        raise ImageToPromptError("a gap from 0 to 1", f"{number:g}", "Correct gap.")
+    return number
+
+
+def with_gap(
+    projection: Projection,
+    weights: ClipProjections | None,
+    gap: float,
+    clip: Any,
+    clip_vision: Any,
+    image: Tensor | None,
+    captions: str,
+) -> Projection:
+    """The projection at this gap; 0 leaves it as it is.
+
+    weights: W_t and W_v of the CLIP file, None for a saved projection. Raises
+    ImageToPromptError where something is missing, before any model runs.
+    """
+    if gap == 0:
+        return projection
+    if projection.centred is not None:
+        log.info("gap %g with the saved offset; clip, image and captions are not needed", gap)
+        return replace(projection, centred=replace(projection.centred, gap=gap))
+    lines = _check_captions(captions)
+    _check_clip(projection, clip)
+    pictures = _check_pictures(projection, clip_vision, image)
+    visual = _visual_projection(projection, weights, clip_vision) if pictures is None else None
+    text = text_projection_of(projection) if weights is None else weights.text
+    if pictures is None:
+        direction, removed = visual_direction(visual), VISUAL_SHARE
+    else:
+        found = image_embeddings(clip_vision, pictures.split(1), _CROP, projection.vision)
+        direction, removed = picture_direction(torch.cat(list(found)).float()), PICTURES_SHARE
+    statistics = _statistics(clip, lines)
+    form = Centred.of(text, statistics, direction, removed, gap)
+    if projection.method == METHOD:
+        form = replace(form, matrix=projection.matrix)
+    return replace(projection, centred=form)
+
+
+def _check_captions(captions: str) -> list[str]:
+    lines = [line.strip() for line in check_text(captions, "captions").splitlines()]
+    lines = [line for line in lines if line]
+    if lines and len(lines) < MIN_CAPTIONS:
+        raise ImageToPromptError(
+            f"at least {MIN_CAPTIONS} captions, one a line",
+            f"{len(lines)}",
+            "Add captions of all kinds, or leave captions empty for built-in ones.",
+        )
+    return lines
+
+
+def _check_clip(projection: Projection, clip: Any) -> None:
+    if clip is None:
+        raise ImageToPromptError(
+            "a CLIP to encode captions with, for a gap above 0",
+            "none",
+            "Connect the CLIP of an SD 1.x checkpoint (socket clip), or set gap to 0.",
+        )
+    host.check_clip(clip, projection.encoder.text_width, projection.encoder.name)
+
+
+def _check_pictures(
+    projection: Projection, clip_vision: Any, image: Tensor | None
+) -> Tensor | None:
+    """The pictures (B, H, W, 3) whose mean is to be removed; None for too few of them."""
+    if image is None:
+        return None
+    pictures = rgb(image, _CROP)
+    if clip_vision is None:
+        raise ImageToPromptError(
+            "a CLIP vision model to embed the pictures with",
+            "none",
+            "Connect Load CLIP Vision (socket clip_vision), or nothing to socket image.",
+        )
+    encoder = projection.encoder
+    host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
+    if len(pictures) < MIN_PICTURES:
+        log.warning(
+            "%d pictures (socket image) are too few for their mean, which needs %d in one batch: "
+            "the visual projection's first direction is used instead",
+            len(pictures),
+            MIN_PICTURES,
+        )
+        return None
+    return pictures
+
+
+def _visual_projection(
+    projection: Projection, weights: ClipProjections | None, clip_vision: Any
+) -> Tensor:
+    """W_v (J, V), float32, from the file or from the vision model."""
+    if weights is not None and weights.visual is not None:
+        return weights.visual
+    if clip_vision is None:
+        raise ImageToPromptError(
+            "a CLIP's visual projection, for a gap above 0",
+            "a file without one",
+            "Load the full CLIP file, or connect Load CLIP Vision (socket clip_vision).",
+        )
+    encoder = projection.encoder
+    weight = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
+    return weight.detach().cpu().float()
+
+
+def _statistics(clip: Any, lines: list[str]) -> CaptionStatistics:
+    """Of these captions or, for none, of built-in ones."""
+    words = vocabulary_words(vocabulary(clip))
+    statistics = CaptionStatistics.of(eos_states(clip, lines or broad_captions(words=words)))
+    log.info(
+        "%d captions: mean EOS state %.2f long (%.2f of a state's length), spread %.2f, cosine "
+        "%.2f among them",
+        statistics.count,
+        float(statistics.offset.norm()),
+        statistics.ratio,
+        statistics.spread,
+        statistics.among,
+    )
+    for warning in statistics.warnings():
+        log.warning("%s (captions of Load Projection)", warning)
+    return statistics
