@@ -7,7 +7,7 @@ from typing import Any
 
 from ..projection import Projection
 from .advice import with_advice
-from .checks import check_number, check_projection
+from .checks import check_number, check_projection, check_socket
 from .host import api as host
 from .host.api import io
 from .host.patches import patch_model
@@ -58,6 +58,7 @@ class ApplyProjection(io.ComfyNode):
     @with_advice
     def execute(cls, model: Any, projection: Projection, strength: float) -> io.NodeOutput:
         change = check_projection(projection).cross_attention
+        check_socket(model, "model")
         check_sd1(model, projection.encoder.text_width)
         if change is None:
             log.warning("this projection changes no model: it was not trained on one")

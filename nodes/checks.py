@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from numbers import Real
+from numbers import Integral, Real
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from ..projection import ImageToPromptError, Projection
+from ..projection.errors import quoted
 
 # Far beyond any use, and so small that a conditioning times it is still finite in float32.
 _LARGEST = 1e6
 # Centre-cropping scales the short side to 224; beyond this the long side would not fit in memory.
 _MAX_ASPECT = 64
+# Beyond what scaling and bright scenes give: a picture on the scale to 255.
+_BRIGHTEST = 100.0
+
+
+# By socket: the type that the host names it by, and what the host's own nodes call of it.
+_MODELS = MappingProxyType(
+    {
+        "clip": ("CLIP", ("tokenize", "encode_from_tokens_scheduled", "cond_stage_model")),
+        "clip_vision": ("CLIP_VISION", ("encode_image", "model")),
+        "model": ("MODEL", ("model", "clone", "get_key_patches")),
+        "vae": ("VAE", ("encode", "latent_channels")),
+    }
+)
 
 
 def check_projection(projection: object) -> Projection:
@@ -28,36 +42,69 @@ def check_projection(projection: object) -> Projection:
     return projection
 
 
-def check_number(value: float, name: str) -> float:
-    """A finite number of at most a million; values on links escape the widget's own range."""
+def check_number(value: object, name: str) -> float:
+    """A finite number of at most a million; values on links escape the widget's own range.
+
+    As for values on widgets, which the host converts, true is 1 and false is 0.
+    """
     # Compared as it came: float() of a whole number can overflow.
     if not isinstance(value, Real) or not -_LARGEST <= value <= _LARGEST:
         expected = f"a finite {name}, at most {_LARGEST:.0f} away from 0"
-        raise ImageToPromptError(expected, reprlib.repr(value), f"Correct {name}.")
+        raise ImageToPromptError(expected, quoted(value), f"Correct {name}.")
     return float(value)
 
 
-def check_count(value: int, name: str, lowest: int) -> int:
-    """A whole number from `lowest` on; values on links escape the widget's own range."""
-    if not isinstance(value, int) or value < lowest:
-        raise ImageToPromptError(f"a whole {name} >= {lowest}", f"{value}", f"Correct {name}.")
-    return value
+def check_count(value: object, name: str, lowest: int) -> int:
+    """A whole number from `lowest` to a million; true is 1 and false is 0."""
+    if not isinstance(value, Integral) or not lowest <= value <= _LARGEST:
+        expected = f"a whole {name} >= {lowest}, at most {_LARGEST:.0f}"
+        raise ImageToPromptError(expected, quoted(value), f"Correct {name}.")
+    return int(value)
 
 
-def check_text(value: str, name: str) -> str:
-    """A text; values on links can be anything."""
+def check_seed(value: object) -> int:
+    """A whole number of at most 64 bits, signed or not."""
+    if not isinstance(value, Integral) or not -(2**63) <= value < 2**64:
+        raise ImageToPromptError("a whole seed of 64 bits", quoted(value), "Correct seed.")
+    return int(value)
+
+
+def check_flag(value: object, name: str) -> bool:
+    """Yes or no, as a boolean or as 0 and 1."""
+    if not isinstance(value, Integral) or value not in (0, 1):
+        raise ImageToPromptError(f"{name} as true or false", quoted(value), f"Correct {name}.")
+    return bool(value)
+
+
+def check_text(value: object, name: str) -> str:
+    """A text that can be written: without half of a character, as in broken file names."""
     if not isinstance(value, str):
-        raise ImageToPromptError(f"{name} as a text", type(value).__name__, f"Correct {name}.")
+        raise ImageToPromptError(f"{name} as a text", quoted(value), f"Correct {name}.")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        got = f"half a character in {quoted(value)}"
+        raise ImageToPromptError(f"{name} as a text of whole characters", got, f"Correct {name}.")
     return value
 
 
-def check_choice(value: str, options: Iterable[str], name: str) -> str:
+def check_choice(value: object, options: Iterable[str], name: str) -> str:
     """One of a combo's options; ComfyUI before 0.33 does not check them."""
     allowed = list(options)
-    if value not in allowed:
-        quoted = ", ".join(repr(option) for option in allowed)
-        raise ImageToPromptError(f"{name} among {quoted}", repr(value), f"Correct {name}.")
+    if not isinstance(value, str) or value not in allowed:
+        choices = ", ".join(repr(option) for option in allowed)
+        raise ImageToPromptError(f"{name} among {choices}", quoted(value), f"Correct {name}.")
     return value
+
+
+def check_socket(value: object, socket: str) -> None:
+    """Raise ImageToPromptError where a model socket got what is no such model at all.
+
+    None passes: what is missing is said by the check of the model itself.
+    """
+    kind, names = _MODELS[socket]
+    if value is not None and not all(hasattr(value, name) for name in names):
+        raise ImageToPromptError(
+            f"a {kind}", type(value).__name__, f"Correct what is connected to socket {socket}."
+        )
 
 
 @contextmanager
@@ -72,7 +119,7 @@ def writing(prefix: str) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or error
         raise ImageToPromptError(
             "a file name that can be written to",
-            f"{reason} for {reprlib.repr(prefix)}",
+            f"{reason} for {quoted(prefix)}",
             "Correct filename_prefix, or see to its folder and disk.",
         ) from error
 
@@ -80,21 +127,36 @@ def writing(prefix: str) -> Iterator[None]:
 def rgb(image: object, crop: str, socket: str = "image") -> Tensor:
     """Pictures as (B, H, W, 3) float32 from an IMAGE of 1, 3 or 4 channels.
 
-    Grey is repeated, an alpha channel is dropped, as core nodes do. Raises ImageToPromptError
-    for another shape, no pictures, NaN, or sides too unequal to centre-crop.
+    Grey is repeated, an alpha channel is dropped, as core nodes do. Pixels somewhat outside 0 to 1,
+    as sharp scaling gives, are left to the host, which cuts them. Raises ImageToPromptError for
+    another shape or kind of tensor, no pictures, whole or complex numbers, NaN, pixels on another
+    scale, or sides too unequal to centre-crop.
     """
-    got = f"{tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-    shape = image.shape if isinstance(image, Tensor) else ()
+    shape = image.shape if isinstance(image, Tensor) and not image.is_nested else ()
     if len(shape) != 4 or 0 in shape or shape[-1] not in (1, 3, 4):
-        _refuse_image("a picture or batch of shape (B, H, W, 1, 3 or 4)", got, socket)
+        expected = "a picture or batch of shape (B, H, W, 1, 3 or 4)"
+        _refuse_image(expected, f"{tuple(shape)}" if len(shape) else _named(image), socket)
+    if image.is_meta or image.layout != torch.strided or not image.is_floating_point():
+        _refuse_image("pixels as plain floating-point numbers", _named(image), socket)
     pictures = image.float()
     if not torch.isfinite(pictures).all():
         _refuse_image("finite pixels", "NaN or infinite ones", socket)
+    if pictures.abs().max() > _BRIGHTEST:
+        _refuse_image("pixels from 0 to 1", f"one of {float(pictures.abs().max()):.4g}", socket)
     height, width = shape[1:3]
     if crop == "center" and max(height, width) > _MAX_ASPECT * min(height, width):
         sides = f"sides within 1:{_MAX_ASPECT} for crop 'center'"
         _refuse_image(sides, f"{width}x{height}", socket)
     return pictures.expand(-1, -1, -1, 3) if shape[-1] == 1 else pictures[..., :3]
+
+
+def _named(image: object) -> str:
+    """What came in place of a picture, without asking a tensor for its numbers."""
+    if not isinstance(image, Tensor):
+        return type(image).__name__
+    kind = "nested " if image.is_nested else "meta " if image.is_meta else ""
+    shape = "" if image.is_nested else f" of shape {tuple(image.shape)}"
+    return f"a {kind}tensor of {image.dtype}, {image.layout}{shape}"
 
 
 def _refuse_image(expected: str, got: str, socket: str) -> None:
@@ -103,12 +165,12 @@ def _refuse_image(expected: str, got: str, socket: str) -> None:
 
 def parse_weights(text: str) -> list[float] | None:
     """Numbers from '1, 0.5, 2'; None if there are none. Raises ImageToPromptError."""
-    words = re.split(r"[\s,;]+", text.strip())
+    words = re.split(r"[\s,;]+", check_text(text, "image_weights").strip())
     if words == [""]:
         return None
     try:
         return [float(word) for word in words]
     except ValueError as error:
         raise ImageToPromptError(
-            "numbers separated by commas, one per image", repr(text), "Correct image_weights."
+            "numbers separated by commas, one per image", quoted(text), "Correct image_weights."
         ) from error

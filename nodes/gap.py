@@ -29,7 +29,7 @@ from ..projection import (
 )
 from ..projection.closed_form.caption_statistics import MIN_CAPTIONS
 from ..projection.regression.text_regression import METHOD
-from .checks import check_number, check_text, rgb
+from .checks import check_number, check_socket, check_text, rgb
 from .host import api as host
 from .host.api import io
 from .host.text import eos_states, vocabulary
@@ -171,6 +171,7 @@ def _check_clip(projection: Projection, clip: Any) -> None:
             "none",
             "Connect the CLIP of an SD 1.x checkpoint (socket clip), or set gap to 0.",
         )
+    check_socket(clip, "clip")
     host.check_clip(clip, projection.encoder.text_width, projection.encoder.name)
 
 
@@ -188,6 +189,7 @@ def _check_pictures(
             "Connect Load CLIP Vision (socket clip_vision), or nothing to socket image.",
         )
     encoder = projection.encoder
+    check_socket(clip_vision, "clip_vision")
     host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
     if len(pictures) < MIN_PICTURES:
         log.warning(
@@ -213,6 +215,7 @@ def _visual_projection(
             "Load the full CLIP file, or connect Load CLIP Vision (socket clip_vision).",
         )
     encoder = projection.encoder
+    check_socket(clip_vision, "clip_vision")
     weight = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
     return weight.detach().cpu().float()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,13 +18,15 @@ from ..projection import (
     load_file,
     load_weights,
     lora_state,
-    save_projection,
 )
-from ..projection.storage.projection_file import write_tensors
+from ..projection.errors import escape, printable, quoted
+from ..projection.storage.any_file import promises_projection
+from ..projection.storage.projection_file import save_new_projection, write_new_tensors
 from .advice import with_advice
-from .checks import check_choice, check_number, check_projection, writing
+from .checks import check_choice, check_flag, check_number, check_projection, writing
 from .gap import check_gap, gap_inputs, with_gap
 from .host import api as host
+from .host import folders
 from .host.api import io, ui
 from .types import CATEGORY, PROJECTION
 
@@ -47,7 +49,7 @@ class LoadProjection(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=host.projection_files(),
+                    options=folders.projection_files(),
                     tooltip=(
                         "A full CLIP file or a saved projection (.safetensors). For SD 1.x: "
                         "openai/clip-vit-large-patch14's model.safetensors in models/text_encoders "
@@ -92,13 +94,7 @@ class LoadProjection(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        if host.paths_of(file):
-            return True
-        folders = ", ".join(host.searched_folders())
-        return (
-            f"Expected a .safetensors file in {folders}. Got {file!r}, which is not there. Place "
-            "openai/clip-vit-large-patch14's model.safetensors in one of them, and refresh."
-        )
+        return True if folders.paths_of(file) else str(_missing(file))
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **_: object) -> str:
@@ -125,28 +121,30 @@ class LoadProjection(io.ComfyNode):
         projection = load_file(path, method, check_number(cutoff, "cutoff"))
         weights = load_weights(path) if gap else None
         projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
-        log.info("%s: %s, cutoff %.4g", file, projection, projection.cutoff)
+        log.info("%s: %s, cutoff %.4g", printable(file), projection, projection.cutoff)
         return io.NodeOutput(projection)
 
 
-def _readable_path(name: str) -> str:
-    """The first file of this name that holds a projection, or the first one at all.
+def _missing(name: object) -> ImageToPromptError:
+    return ImageToPromptError(
+        f"a {folders.SUFFIX} file in the model folders {', '.join(folders.SEARCHED)}",
+        f"{quoted(name)}, which is not there",
+        "Place openai/clip-vit-large-patch14's model.safetensors in one of them, and refresh.",
+    )
 
-    A vision-only and a full CLIP file often share a name in two folders.
+
+def _readable_path(name: str) -> str:
+    """The first file of this name that promises a projection, or the first one at all.
+
+    A vision-only and a full CLIP file often share a name in two folders; their headers tell them
+    apart.
     """
-    paths = host.paths_of(name)
+    paths = folders.paths_of(name)
     if not paths:
-        raise ImageToPromptError(
-            f"a file in {', '.join(host.searched_folders())}", repr(name), "Choose another file."
-        )
-    for path in paths if len(paths) > 1 else ():
-        try:
-            load_file(path)
-        except ImageToPromptError as error:
-            log.debug("passed over %s: %s", path, error)
-        else:
-            return path
-    return paths[0]
+        raise _missing(name)
+    if len(paths) == 1:
+        return paths[0]
+    return next((path for path in paths if promises_projection(path)), paths[0])
 
 
 class SaveProjection(io.ComfyNode):
@@ -194,29 +192,31 @@ class SaveProjection(io.ComfyNode):
         cls, projection: Projection, filename_prefix: str, save_lora: bool = False
     ) -> io.NodeOutput:
         change = check_projection(projection).cross_attention
-        if save_lora and change is None:
+        if check_flag(save_lora, "save_lora") and change is None:
             raise ImageToPromptError(
                 "a projection that changes the model, to save as a LoRA",
                 "one that changes nothing in it: never trained on a model, or without a gain",
                 "Switch save_lora off, or fit it first.",
             )
         with writing(filename_prefix):
-            path = host.new_projection_path(filename_prefix)
-            lora = host.new_lora_path(filename_prefix) if save_lora else None
-            save_projection(projection, path)
-            if lora is not None:
-                _write_lora(change, filename_prefix, lora, path)
-        saved = "\n".join(filter(None, (path, lora)))
+            written = _write(projection, change if save_lora else None, filename_prefix)
+        saved = "\n".join(escape(str(path)) for path in written)
         log.info("saved %s as %s", projection, saved)
         return io.NodeOutput(ui=ui.PreviewText(saved))
 
 
-def _write_lora(change: UNetDeltas, title: str, lora: str, beside: str) -> None:
-    """Both files or none: without a LoRA the projection saved `beside` it goes again."""
+def _write(projection: Projection, change: UNetDeltas | None, prefix: str) -> list[Path]:
+    """The new files: the projection and, of a change, its LoRA. Both or none."""
+    projections = folders.new_names(folders.PROJECTIONS, prefix)
+    loras = folders.new_names(folders.LORAS, prefix) if change is not None else None
     with ExitStack() as undo:
-        undo.callback(os.unlink, beside)
-        write_tensors(lora, lora_state(change), {"modelspec.title": title})
+        written = [save_new_projection(projection, *projections)]
+        undo.callback(written[0].unlink)
+        if change is not None and loras is not None:
+            facts = {"modelspec.title": prefix}
+            written.append(write_new_tensors(*loras, lora_state(change), facts))
         undo.pop_all()
+    return written
 
 
 NODES = [LoadProjection, SaveProjection]

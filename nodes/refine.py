@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..projection import REFINE, Projection, recipe, refine
 from .advice import with_advice
-from .checks import check_choice, check_count, check_number, check_text
+from .checks import check_choice, check_count, check_number, check_seed, check_text
 from .host import api as host
 from .host.api import io
 from .training import widgets as training_inputs
@@ -85,7 +85,10 @@ class OnlineRefine(io.ComfyNode):
         preview_every: int = 10,
         keep_texts: str = "",
     ) -> io.NodeOutput:
+        check_choice(preset, REFINE, "preset")
         chosen = recipe(REFINE, preset, check_number(learning_rate, "learning_rate"))
+        check_seed(seed)
+        check_count(preview_every, "preview_every", 0)
         check_choice(crop, CROPS, "crop")
         check_count(steps, "steps", 0)
         kept = lines(keep_texts)

@@ -20,15 +20,17 @@ import torch
 from torch import Tensor
 
 from .adapters.deep_prompts import DeepPrompts
-from .adapters.lora import UNetDeltas
+from .adapters.lora import CROSS_KV, UNetDeltas
 from .adapters.residual import Residual
 from .closed_form.centred import Centred
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
 from .closed_form.sanity import check_entries, check_trained
-from .errors import ImageToPromptError
+from .errors import ImageToPromptError, printable, quoted
 
 PAPER_NORM = 27.5
+# Lengths of prompt embeddings that float32 can square and divide by without loss.
+_NORMS = (1e-6, 1e6)
 _DAMAGED = "Make the projection anew from its CLIP file."
 
 
@@ -71,12 +73,14 @@ class Projection:
             if tensor is not None:
                 finite = tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all())
                 _require(finite, "finite float32 numbers", tensor)
-        if not (math.isfinite(self.norm) and self.norm > 0):
-            raise ImageToPromptError(
-                "a finite norm > 0", f"{self.norm}", _DAMAGED, "projection file"
-            )
+        if (self.singular_values < 0).any():
+            _require(False, "singular values >= 0", self.singular_values)
+        if not _NORMS[0] <= self.norm <= _NORMS[1]:  # false for NaN too
+            expected = f"a finite norm > 0, from {_NORMS[0]:g} to {_NORMS[1]:g}"
+            raise ImageToPromptError(expected, quoted(self.norm), _DAMAGED, "projection file")
         if not (0 < self.kept <= len(self.singular_values) and 0 < self.cutoff < math.inf):
-            got = f"cutoff {self.cutoff}, kept {self.kept} of {len(self.singular_values)}"
+            kept = f"kept {quoted(self.kept)} of {len(self.singular_values)}"
+            got = f"cutoff {quoted(self.cutoff)}, {kept}"
             raise ImageToPromptError(
                 "a cutoff > 0 that keeps something", got, _DAMAGED, "projection file"
             )
@@ -142,6 +146,13 @@ class Projection:
         image_embeds: (B, J), joint CLIP space, not normalised (any length gives the same).
         Raises ImageToPromptError for another width, or an embedding without a direction.
         """
+        if not image_embeds.is_floating_point() or image_embeds.layout != torch.strided:
+            raise ImageToPromptError(
+                "image embeddings as plain floating-point numbers",
+                f"{image_embeds.dtype}, {image_embeds.layout}",
+                "Use image embeddings as the CLIP vision encoder gives them.",
+                "vision encoder",
+            )
         if image_embeds.ndim != 2 or image_embeds.shape[1] != self.encoder.joint_width:
             raise ImageToPromptError(
                 f"image embeddings (B, {self.encoder.joint_width}) from the vision encoder of "
@@ -168,9 +179,29 @@ class Projection:
         return length * u / u.norm(dim=-1, keepdim=True)
 
     def __repr__(self) -> str:
-        total = len(self.singular_values)
-        gap = f", gap {self.centred.gap:g}" if self.centred is not None else ""
-        return f"Projection({self.encoder.name}, {self.method}, kept {self.kept} of {total}{gap})"
+        parts = [
+            self.encoder.name,
+            printable(self.method),
+            f"kept {self.kept} of {len(self.singular_values)}",
+        ]
+        if trained := self._trained():
+            parts.append(f"refined: {trained}")
+        if self.centred is not None:
+            parts.append(f"gap {self.centred.gap:g}")
+        return f"Projection({', '.join(parts)})"
+
+    def _trained(self) -> str:
+        """What was trained, in the words of `training.presets`; empty for the closed form.
+
+        Refining and fitting train the same parts, so the parts do not tell which of them it was.
+        """
+        unet = self.cross_attention
+        if self.vision is not None:
+            return "full"
+        if unet is not None and not all(name.endswith(CROSS_KV) for name in unet.deltas):
+            return "transformer blocks"
+        names = {"embedding": self.residual, "cross-attention": unet}
+        return " + ".join(name for name, part in names.items() if part is not None)
 
 
 def automatic_cutoff(values: Tensor, encoder: ClipIdentity) -> float:

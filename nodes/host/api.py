@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import ComfyExtension, io, ui
 from torch import Tensor
 
@@ -14,10 +12,6 @@ from ...projection import ImageToPromptError, first_eos
 
 __all__ = ["ComfyExtension", "io", "ui"]
 
-PROJECTIONS = "projections"
-# Where a full CLIP file may lie: it serves the text loaders and the vision loader alike.
-CLIP_KINDS = ("text_encoders", "clip_vision")
-SUFFIX = ".safetensors"
 _SD1_ADVICE = "Connect the CLIP of an SD 1.x checkpoint (socket clip)."
 
 
@@ -36,77 +30,6 @@ def schema(search_aliases: list[str], **fields: Any) -> io.Schema:
     if "search_aliases" in io.Schema.__dataclass_fields__:
         fields["search_aliases"] = search_aliases
     return io.Schema(**fields)
-
-
-# --- folders ---------------------------------------------------------------------------------
-
-
-def register_projections_folder() -> None:
-    """Make `projections` a folder kind; paths the user's own configuration gave stay first."""
-    paths, _ = folder_paths.folder_names_and_paths.get(PROJECTIONS, ([], set()))
-    default = os.path.join(folder_paths.models_dir, PROJECTIONS)
-    known = paths if default in paths else [*paths, default]
-    folder_paths.folder_names_and_paths[PROJECTIONS] = (known, {SUFFIX})
-
-
-def projection_files() -> list[str]:
-    """Names for LoadProjection's list: saved projections, then files that may be full CLIPs."""
-    names = dict.fromkeys(
-        name
-        for kind in (PROJECTIONS, *CLIP_KINDS)
-        for name in folder_paths.get_filename_list(kind)
-        if name.endswith(SUFFIX)
-    )
-    return list(names)
-
-
-def paths_of(name: str) -> list[str]:
-    """Every file of this name in the folders of `projection_files`, in their order."""
-    return [
-        path
-        for kind in (PROJECTIONS, *CLIP_KINDS)
-        if name in folder_paths.get_filename_list(kind)
-        and (path := folder_paths.get_full_path(kind, name))
-    ]
-
-
-def searched_folders() -> list[str]:
-    """The folders of `projection_files`."""
-    kinds = (PROJECTIONS, *CLIP_KINDS)
-    return [path for kind in kinds for path in folder_paths.get_folder_paths(kind)]
-
-
-def new_projection_path(prefix: str) -> str:
-    """A free path in the projections folder, numbered as core's save nodes number theirs.
-
-    Raises ImageToPromptError for a prefix that is empty or leads out of the folder.
-    """
-    return _new_path(PROJECTIONS, prefix)
-
-
-def new_lora_path(prefix: str) -> str:
-    """As `new_projection_path`, in the folder that core's LoRA loader lists."""
-    return _new_path("loras", prefix)
-
-
-def _new_path(kind: str, prefix: str) -> str:
-    if "\0" in prefix:  # the file system's own functions would not even compare it
-        raise _bad_prefix(kind, prefix)
-    root = folder_paths.get_folder_paths(kind)[0]
-    target = os.path.realpath(os.path.join(root, prefix))
-    inside = os.path.commonpath([os.path.realpath(root), target]) == os.path.realpath(root)
-    name = os.path.basename(os.path.normpath(prefix))
-    if not inside or not prefix.strip() or name in ("", ".", ".."):
-        raise _bad_prefix(kind, prefix)
-    os.makedirs(root, exist_ok=True)
-    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
-    return os.path.join(folder, f"{name}_{counter:05}_{SUFFIX}")
-
-
-def _bad_prefix(kind: str, prefix: str) -> ImageToPromptError:
-    return ImageToPromptError(
-        f"a file name inside the {kind} folder", repr(prefix), "Correct filename_prefix."
-    )
 
 
 # --- text ------------------------------------------------------------------------------------

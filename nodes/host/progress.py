@@ -13,7 +13,7 @@ import latent_preview
 from torch import Tensor
 
 from ...projection import ImageToPromptError
-from .api import SUFFIX
+from .folders import SUFFIX
 from .unet import HostDenoiser
 
 UNFINISHED = "unfinished projections"

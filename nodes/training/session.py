@@ -26,7 +26,7 @@ from ...projection import (
     phrases,
 )
 from ...projection.closed_form.clip_identity import fingerprint
-from ..checks import check_choice, check_projection
+from ..checks import check_choice, check_projection, check_socket
 from ..host import api as host
 from ..host import progress as host_training
 from ..host.fingerprint import model_fingerprint
@@ -66,6 +66,8 @@ class Models:
     def __post_init__(self) -> None:
         encoder = check_projection(self.projection).encoder
         check_choice(self.memory, MEMORY, "memory")
+        for socket in ("model", "vae", "clip", "clip_vision"):
+            check_socket(getattr(self, socket), socket)
         host.check_clip(self.clip, encoder.text_width, encoder.name)
         visual = host.check_clip_vision(self.clip_vision, encoder.joint_width, encoder.name)
         if encoder.visual_projection not in (None, fingerprint(visual)):

@@ -13,7 +13,8 @@ smaller than the largest, and pictures put almost nothing there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,21 @@ _NUMERICAL_ZERO = 1e-6
 _LEAST_GAIN = 1e-15
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Linear algebra of the same bits whatever number of threads the process has set.
+
+    Each number of threads rounds differently; one thread never waits for another on a busy machine.
+    The number holds for the whole process while the block runs, and is then set back.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True, eq=False)
 class Decomposition:
     """The singular value decomposition of a text projection, float64: left @ diag(values) @ right.
@@ -61,8 +77,12 @@ class Decomposition:
 
 
 def decompose(text_projection: Tensor) -> Decomposition:
-    """Decompose W_t (J, D), as `torch.nn.Linear.weight`, in float64 whatever its dtype."""
-    return Decomposition(*torch.linalg.svd(text_projection.double(), full_matrices=False))
+    """Decompose W_t (J, D), as `torch.nn.Linear.weight`, in float64 whatever its dtype.
+
+    The same bits for any number of threads.
+    """
+    with one_thread():
+        return Decomposition(*torch.linalg.svd(text_projection.double(), full_matrices=False))
 
 
 def nonzero_values(values: Tensor) -> Tensor:
@@ -118,7 +138,8 @@ def invert(text_projection: Tensor | Decomposition, method: str, cutoff: float) 
             "Lower the cutoff.",
             "cutoff",
         )
-    matrix = (svd.right.T * gain) @ svd.left.T  # (D, N) @ (N, J) -> (D, J)
+    with one_thread():
+        matrix = (svd.right.T * gain) @ svd.left.T  # (D, N) @ (N, J) -> (D, J)
     return Inverse(matrix.float(), svd.values.float(), float(cutoff), kept)
 
 
