@@ -34,6 +34,7 @@ from .host import api as host
 from .host.api import io
 from .host.text import eos_states, vocabulary
 from .host.vision import image_embeddings
+from .lists import as_list
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ def _sources() -> list[io.Input]:
             "image",
             optional=True,
             tooltip=(
-                "For a gap above 0: a batch of 8 or more pictures of any kind, better 16 to 32. "
+                "For a gap above 0: 8 or more pictures of any kind, better 16 to 32, as a batch "
+                "or from a folder. "
                 "What they have in common is taken out of every picture. Without them the first "
                 "direction of CLIP's own visual projection is taken out. Needs clip_vision."
             ),
@@ -122,12 +124,13 @@ def with_gap(
     gap: float,
     clip: Any,
     clip_vision: Any,
-    image: Tensor | None,
+    image: Any,
     captions: str,
 ) -> Projection:
     """The projection at this gap; 0 leaves it as it is.
 
-    weights: W_t and W_v of the CLIP file, None for a saved projection. Raises
+    weights: W_t and W_v of the CLIP file, None for a saved projection. image: None, a batch of
+    pictures (B, H, W, C), or a list of batches of any sizes. Raises
     ImageToPromptError where something is missing, before any model runs.
     """
     if gap == 0:
@@ -143,7 +146,7 @@ def with_gap(
     if pictures is None:
         direction, removed = visual_direction(visual), VISUAL_SHARE
     else:
-        found = image_embeddings(clip_vision, pictures.split(1), _CROP, projection.vision)
+        found = image_embeddings(clip_vision, pictures, _CROP, projection.vision)
         direction, removed = picture_direction(torch.cat(list(found)).float()), PICTURES_SHARE
     statistics = _statistics(clip, lines)
     form = Centred.of(text, statistics, direction, removed, gap)
@@ -175,13 +178,12 @@ def _check_clip(projection: Projection, clip: Any) -> None:
     host.check_clip(clip, projection.encoder.text_width, projection.encoder.name)
 
 
-def _check_pictures(
-    projection: Projection, clip_vision: Any, image: Tensor | None
-) -> Tensor | None:
-    """The pictures (B, H, W, 3) whose mean is to be removed; None for too few of them."""
+def _check_pictures(projection: Projection, clip_vision: Any, image: Any) -> list[Tensor] | None:
+    """The pictures (1, H, W, 3) whose mean is to be removed; None for too few of them."""
     if image is None:
         return None
-    pictures = rgb(image, _CROP)
+    batches = as_list(image, "image")
+    pictures = [picture for batch in batches for picture in rgb(batch, _CROP).split(1)]
     if clip_vision is None:
         raise ImageToPromptError(
             "a CLIP vision model to embed the pictures with",
@@ -193,7 +195,7 @@ def _check_pictures(
     host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
     if len(pictures) < MIN_PICTURES:
         log.warning(
-            "%d pictures (socket image) are too few for their mean, which needs %d in one batch: "
+            "%d pictures (socket image) are too few for their mean, which needs %d: "
             "the visual projection's first direction is used instead",
             len(pictures),
             MIN_PICTURES,

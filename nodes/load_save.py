@@ -1,4 +1,8 @@
-"""LoadProjection and SaveProjection."""
+"""LoadProjection and SaveProjection.
+
+The host gives LoadProjection every input as a list, so that it sees all pictures of a folder loader
+at once. Other lists give what they give to a node that takes none: see `lists`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from ..projection import (
     METHODS,
@@ -28,6 +30,7 @@ from .gap import check_gap, gap_inputs, with_gap
 from .host import api as host
 from .host import folders
 from .host.api import io, ui
+from .lists import as_list, mapped
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ class LoadProjection(io.ComfyNode):
                 "CLIP file (text and vision), in under a second and without training. "
                 "Or loads one that Save Projection wrote."
             ),
+            is_input_list=True,  # a folder loader gives its pictures as a list
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -87,19 +91,21 @@ class LoadProjection(io.ComfyNode):
             outputs=[
                 PROJECTION.Output(
                     display_name="PROJECTION",
+                    is_output_list=True,
                     tooltip="For Image To Prompt Embed and Save Projection.",
                 )
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
-        return True if folders.paths_of(file) else str(_missing(file))
+    def validate_inputs(cls, file: Any) -> bool | str:
+        absent = [name for name in as_list(file, "file") if not folders.paths_of(name)]
+        return str(_missing(absent[0])) if absent else True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **_: object) -> str:
+    def fingerprint_inputs(cls, file: Any, **_: object) -> str:
         try:
-            return content_hash(_readable_path(file))
+            return " ".join(content_hash(_readable_path(name)) for name in as_list(file, "file"))
         except ImageToPromptError as error:
             return str(error)
 
@@ -107,22 +113,44 @@ class LoadProjection(io.ComfyNode):
     @with_advice
     def execute(
         cls,
-        file: str,
-        method: str,
-        cutoff: float,
+        file: Any,
+        method: Any,
+        cutoff: Any,
         clip: Any = None,
-        image: Tensor | None = None,
-        captions: str = "",
-        gap: float = 0.0,
+        image: Any = None,
+        captions: Any = "",
+        gap: Any = 0.0,
         clip_vision: Any = None,
     ) -> io.NodeOutput:
-        check_choice(method, METHODS, "method")
-        gap, path = check_gap(gap), _readable_path(file)
-        projection = load_file(path, method, check_number(cutoff, "cutoff"))
-        weights = load_weights(path) if gap else None
-        projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
-        log.info("%s: %s, cutoff %.4g", printable(file), projection, projection.cutoff)
-        return io.NodeOutput(projection)
+        """A list of PROJECTION from lists of inputs, as the host gives them.
+
+        A program that calls with single values gets a single PROJECTION.
+        """
+        inputs = {name: value for name, value in locals().items() if name not in ("cls", "image")}
+        if not isinstance(file, list):
+            return io.NodeOutput(_load(image=image, **inputs))
+        lists = {name: as_list(value, name) for name, value in inputs.items()}
+        return io.NodeOutput([_load(image=image, **item) for item in mapped(lists)])
+
+
+def _load(
+    file: str,
+    method: str,
+    cutoff: float,
+    clip: Any,
+    image: Any,
+    captions: str,
+    gap: float,
+    clip_vision: Any,
+) -> Projection:
+    """One projection; `image`: a batch of pictures, or a list of batches of any sizes."""
+    check_choice(method, METHODS, "method")
+    gap, path = check_gap(gap), _readable_path(file)
+    projection = load_file(path, method, check_number(cutoff, "cutoff"))
+    weights = load_weights(path) if gap else None
+    projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
+    log.info("%s: %s, cutoff %.4g", printable(file), projection, projection.cutoff)
+    return projection
 
 
 def _missing(name: object) -> ImageToPromptError:

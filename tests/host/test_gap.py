@@ -213,6 +213,27 @@ def test_8_pictures_replace_the_direction_of_the_visual_projection(load, models)
     assert found.removed == 0.7
 
 
+def test_pictures_of_a_folder_count_together_and_other_lists_are_mapped(host, models, load):
+    given = {"clip": models.clip, "captions": "\n".join(CAPTIONS), "clip_vision": models.vision}
+    whole = load(**given, gap=1.0, image=models.pictures).centred
+    lists = {name: [value] for name, value in given.items()}
+    lists |= {"file": [FILE], "method": ["pseudo-inverse"], "cutoff": [0.0], "gap": [1.0, 0.0]}
+    pictures = [*models.pictures[:3].split(1), models.pictures[3:]]
+    with torch.inference_mode():
+        [found] = host.classes["LoadProjection"].execute(**lists, image=pictures).args
+    assert [each.centred is None for each in found] == [False, True]
+    assert torch.equal(found[0].centred.direction, whole.direction)
+    assert host.classes["LoadProjection"].validate_inputs(file=[FILE]) is True
+    missing = host.classes["LoadProjection"].validate_inputs(file=[FILE, "none.safetensors"])
+    assert "none.safetensors" in missing
+
+
+def test_the_fingerprint_is_that_of_the_files(host, models):
+    node = host.classes["LoadProjection"]
+    assert node.fingerprint_inputs(file=[FILE], gap=[0.5]) == node.fingerprint_inputs(file=FILE)
+    assert len(node.fingerprint_inputs(file=FILE)) == 64
+
+
 def test_7_pictures_are_too_few_and_that_is_said(load, models, opened, caplog):
     with caplog.at_level(logging.WARNING):
         found = load(
