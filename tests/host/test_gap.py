@@ -345,3 +345,22 @@ def test_what_is_missing_or_unfit_is_refused_by_name(load, models, inputs, says)
     }
     with pytest.raises(ImageToPromptError, match=says):
         load(**given)
+
+
+def test_the_hosts_executor_gives_its_pictures_together_and_takes_one_projection(
+    host, models, load
+):
+    import asyncio
+
+    import execution
+
+    given = {"clip": models.clip, "captions": "\n".join(CAPTIONS), "clip_vision": models.vision}
+    lists = {name: [value] for name, value in given.items()}
+    lists |= {"file": [FILE], "method": ["pseudo-inverse"], "cutoff": [0.0], "gap": [1.0]}
+    lists["image"] = list(models.pictures.split(1))
+    node = host.classes["LoadProjection"]
+    with torch.inference_mode():
+        outputs = asyncio.run(execution.get_output_data("prompt", "1", node, lists))[0]
+    [[found]] = outputs
+    whole = load(**given, gap=1.0, image=models.pictures).centred
+    assert torch.equal(found.centred.direction, whole.direction)
