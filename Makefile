@@ -1,17 +1,30 @@
-# make demo   the main job, on ComfyUI where there is one
-# make test   everything, on every ComfyUI that is found
+# make demo    the main job, on ComfyUI where there is one
+# make quick   the tests that need no ComfyUI, no browser and no patience: under a minute
+# make lint    style, format and types
+# make test    everything, on every ComfyUI that is found
+# make fuzz    hostile inputs: N= of them, from SEED=
+# make bench   speed and memory, beside what was measured before
 PYTHON ?= python3
 N ?= 500
+SEED ?= 1
 venv := .venv
 python := $(venv)/bin/python
 
-.PHONY: demo test bench geometry evaluate lint clean
+.PHONY: demo quick lint test fuzz bench geometry evaluate clean
 
 demo: $(venv)/ready
 	$(python) workflows/demo.py $(ARGS)
 
+# One thread a process: two processes share the cores. ARGS can name a file or a test.
+quick: $(venv)/ready
+	OMP_NUM_THREADS=1 $(python) -m pytest -q -n 2 -m "not slow" $(or $(ARGS),tests --ignore=tests/host)
+
 test: $(venv)/ready
 	$(python) tests run_all $(ARGS)
+
+fuzz: N = 10000
+fuzz: $(venv)/ready
+	$(python) tests fuzz.run $(N) $(SEED)
 
 bench: $(venv)/ready
 	$(python) tests bench $(ARGS)
@@ -23,7 +36,7 @@ evaluate: $(venv)/ready
 	$(python) tests miniature.experiments.evaluate --n $(N) $(ARGS)
 
 lint: $(venv)/ready
-	$(python) -m ruff check .
+	$(python) tests lint
 
 clean:
 	rm -rf build $(venv)

@@ -7,7 +7,7 @@ Only the entry point. Nothing is imported before the host asks for the nodes, so
 WEB_DIRECTORY = "./nodes/web"
 
 
-async def comfy_entrypoint():
+async def comfy_entrypoint() -> object:
     """Called by ComfyUI once, when it loads custom nodes."""
     from .nodes import extension
 

@@ -1,4 +1,4 @@
-"""ApplyProjection: a MODEL with the changes that a fitted projection brings."""
+"""ApplyProjection: a MODEL with the weight changes of a fitted projection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .advice import with_advice
 from .checks import check_number, check_projection, check_socket
 from .host import api as host
 from .host.api import io
-from .host.patches import patch_model
-from .host.unet import check_sd1
+from .host.model.checks import check_sd1
+from .host.model.patches import patch_model
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,8 @@ class ApplyProjection(io.ComfyNode):
             display_name="Apply Projection",
             category=CATEGORY,
             description=(
-                "Gives a model the changes that a fitted or refined projection brings, as a LoRA "
-                "does. The MODEL of Online Refine and Fit Projection has them "
-                "already."
+                "Adds the weight changes of a fitted or refined projection to a model, as core's "
+                "LoRA loader does. The MODEL of Online Refine and Fit Projection has them already."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="An SD 1.x MODEL; it stays as it is."),
@@ -42,7 +41,7 @@ class ApplyProjection(io.ComfyNode):
                     max=10.0,
                     step=0.05,
                     tooltip=(
-                        "How much of the changes. 1: as trained. 0: the model as it came. Between: "
+                        "Factor of the changes. 1: as trained. 0: the model without them. Between: "
                         "weaker, for more freedom."
                     ),
                 ),

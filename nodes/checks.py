@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..projection import ImageToPromptError, Projection
 from ..projection.errors import quoted
+from ..projection.tensors import described, is_plain
 
 # Far beyond any use, and so small that a conditioning times it is still finite in float32.
 _LARGEST = 1e6
@@ -136,7 +137,7 @@ def rgb(image: object, crop: str, socket: str = "image") -> Tensor:
     if len(shape) != 4 or 0 in shape or shape[-1] not in (1, 3, 4):
         expected = "a picture or batch of shape (B, H, W, 1, 3 or 4)"
         _refuse_image(expected, f"{tuple(shape)}" if len(shape) else _named(image), socket)
-    if image.is_meta or image.layout != torch.strided or not image.is_floating_point():
+    if not is_plain(image):
         _refuse_image("pixels as plain floating-point numbers", _named(image), socket)
     pictures = image.float()
     if not torch.isfinite(pictures).all():
@@ -151,12 +152,7 @@ def rgb(image: object, crop: str, socket: str = "image") -> Tensor:
 
 
 def _named(image: object) -> str:
-    """What came in place of a picture, without asking a tensor for its numbers."""
-    if not isinstance(image, Tensor):
-        return type(image).__name__
-    kind = "nested " if image.is_nested else "meta " if image.is_meta else ""
-    shape = "" if image.is_nested else f" of shape {tuple(image.shape)}"
-    return f"a {kind}tensor of {image.dtype}, {image.layout}{shape}"
+    return described(image) if isinstance(image, Tensor) else type(image).__name__
 
 
 def _refuse_image(expected: str, got: str, socket: str) -> None:

@@ -176,7 +176,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.Image.Input(
             "image",
-            tooltip="The picture, or a batch. Any size; the vision model sees it at 224x224.",
+            tooltip="The picture, or a batch. Any size; the vision encoder gets it at 224x224.",
         ),
         io.String.Input(
             "text",
@@ -225,7 +225,7 @@ def _inputs() -> list[io.Input]:
             options=list(CROPS),
             default=CROPS[0],
             tooltip=(
-                "center: the middle square; the borders of wide and tall pictures are not seen. "
+                "center: the middle square, without the borders of wide and tall pictures. "
                 "none: the whole picture, squeezed to a square."
             ),
         ),

@@ -17,8 +17,8 @@ from ..projection import (
     captions,
     fit,
     fit_from_text,
-    recipe,
     text_projection_of,
+    training_config,
 )
 from .advice import with_advice
 from .checks import check_choice, check_count, check_number, check_seed
@@ -30,17 +30,25 @@ from .lists import as_list
 from .training import widgets as training_inputs
 from .training.images import single_pictures
 from .training.loss_curve import loss_curve
-from .training.session import CROPS, Models, outputs, pictures_of, run, run_name, trainer_of
+from .training.session import (
+    CROPS,
+    Models,
+    outputs,
+    run,
+    run_names,
+    trainer_of,
+    training_images,
+)
 from .training.unfinished import Unfinished
 from .types import CATEGORY
 
 EPOCHS, HELD_OUT, PATIENCE = 30, 0.1, 10
 PRESETS = (TEXT_ONLY, *FIT)
 _PRESET = (
-    f"What is trained. {TEXT_ONLY}: nothing by steps; an instant fit to captions, moved to where "
-    "these pictures lie. transformer blocks: small changes all over the model; what was measured "
-    "to help. cross-attention: how the model reads prompts. embedding: the prompt alone. full: "
-    "the last two and the image encoder; slowest, largest file."
+    f"What is trained. {TEXT_ONLY}: no steps; ridge regression on captions, shifted to the mean of "
+    "these pictures. transformer blocks: LoRA of every linear layer in the U-Net's transformer "
+    "blocks; measured to help. cross-attention: LoRA of to_k and to_v. embedding: a residual on "
+    "the prompt. full: the last two and CLIP's vision encoder; slowest, largest file."
 )
 
 
@@ -54,8 +62,8 @@ class FitProjection(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Fits a projection to a domain from about 100 pictures of it, for other pictures "
-                "of that domain. Stops when pictures it was not shown no longer "
-                "gain. An interrupted fit goes on when it is run again."
+                "of that domain. Stops when the held-out loss no longer falls. An interrupted fit "
+                "resumes when it is run again."
             ),
             is_input_list=True,  # the folder loader gives a list, for sizes may differ
             inputs=[
@@ -69,8 +77,8 @@ class FitProjection(io.ComfyNode):
                     min=0,
                     max=10000,
                     tooltip=(
-                        "How often every picture is seen, at most: training stops by itself, and "
-                        "the best state is kept."
+                        "The largest number of passes over the training pictures: training stops "
+                        "early, and the best state is kept."
                     ),
                 ),
                 *training_inputs.settings(PRESETS, next(iter(FIT)), _PRESET),
@@ -80,8 +88,8 @@ class FitProjection(io.ComfyNode):
                     "regularization_image",
                     optional=True,
                     tooltip=(
-                        "Pictures of other kinds, about as many, which are to stay as they are "
-                        "drawn. Without them other pictures begin to look like the domain."
+                        "About as many pictures of other kinds, for prior preservation: the model "
+                        "keeps drawing them as before. Without them they drift towards the domain."
                     ),
                 ),
             ],
@@ -106,8 +114,8 @@ def _stopping() -> list[io.Input]:
             step=0.05,
             optional=True,
             tooltip=(
-                "Share of the pictures that is not trained on, to see when to stop. 0: train on "
-                "all for all epochs and keep the last state."
+                "Share of the pictures that is used for validation only. 0: train on all for all "
+                "epochs and keep the last state."
             ),
         ),
         io.Int.Input(
@@ -144,34 +152,35 @@ def _fit(
     check_count(patience, "patience", 1)
     check_count(preview_every, "preview_every", 0)
     check_seed(seed)
-    rate, chosen = _recipe(preset, learning_rate, crop)
+    config = _config(preset, check_number(learning_rate, "learning_rate"))
+    check_choice(crop, CROPS, "crop")
     singles = _enough(single_pictures(image, crop))
     others = _others(regularization_image, crop)
     models = Models(model, vae, clip, clip_vision, projection, memory)
-    if preset == TEXT_ONLY:
+    if config is None:
         return _from_text(models, singles, crop)
-    seen, unseen = _split(singles, check_number(held_out, "held_out"), seed)
+    train, validation = _split(singles, check_number(held_out, "held_out"), seed)
     check_count(size, "size", 64)
-    parts = [
-        pictures_of(models, some, chosen, crop, size) if some else None
-        for some in (seen, unseen, others)
-    ]
-    total = epochs * -(-len(seen) // chosen.pictures)
-    trainer = trainer_of(models, parts[0], chosen, seed, total, *parts[1:])
-    settings = (len(others), preset, rate, seed, epochs, held_out, crop, size)
-    name = run_name(models, [*singles, *others], *settings)
-    with Unfinished(trainer, name) as unfinished:
+    total = epochs * -(-len(train) // config.batch_size)
+    images = training_images(models, train, config, crop, size)
+    unseen, prior = (
+        training_images(models, some, config, crop, size) if some else None
+        for some in (validation, others)
+    )
+    trainer = trainer_of(models, config, seed, total, images, unseen, prior)
+    settings = (len(others), preset, float(learning_rate), seed, epochs, held_out, crop, size)
+    names = run_names(models, [*singles, *others], *settings)
+    with Unfinished(trainer, *names) as unfinished:
         progress = unfinished.keeping(fit(trainer, epochs, patience))
-        run(models, trainer, parts[0], progress, total, preview_every)
+        run(models, trainer, progress, total, preview_every)
         return outputs(models, trainer)
 
 
-def _recipe(preset: str, learning_rate: float, crop: str) -> tuple[float, TrainingConfig]:
-    """The checked learning rate, and what the preset trains at it."""
-    check_choice(preset, PRESETS, "preset")
-    check_choice(crop, CROPS, "crop")
-    rate = check_number(learning_rate, "learning_rate")
-    return rate, TrainingConfig(0.0) if preset == TEXT_ONLY else recipe(FIT, preset, rate)
+def _config(preset: str, learning_rate: float) -> TrainingConfig | None:
+    """How the preset trains; None for text least squares, which takes no steps."""
+    if check_choice(preset, PRESETS, "preset") == TEXT_ONLY:
+        return None
+    return training_config(FIT, preset, learning_rate)
 
 
 def _enough(singles: list[Tensor]) -> list[Tensor]:
@@ -185,12 +194,12 @@ def _enough(singles: list[Tensor]) -> list[Tensor]:
 
 
 def _others(image: Sequence[Tensor], crop: str) -> list[Tensor]:
-    """Pictures that are to stay as they are drawn; none is fine."""
+    """Images for prior preservation, maybe none."""
     return single_pictures(image, crop, "regularization_image") if image else []
 
 
 def _split(singles: list[Tensor], share: float, seed: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Pictures to train on, and those held out: at least one where the share is not 0."""
+    """Images to train on, and those held out: at least one where the share is not 0."""
     if not 0 <= share <= 0.5:
         raise ImageToPromptError("a held_out from 0 to 0.5", f"{share}", "Correct held_out.")
     generator = torch.Generator().manual_seed(seed % 2**63)
@@ -204,7 +213,7 @@ def _split(singles: list[Tensor], share: float, seed: int) -> tuple[list[Tensor]
 
 
 def _from_text(models: Models, singles: list[Tensor], crop: str) -> io.NodeOutput:
-    """The fit without steps: captions of the pack's own, and these pictures' mean."""
+    """Text least squares: the pack's own captions, shifted to the mean of these images."""
     text_projection_of(models.projection)  # or an error, before any work
     embeds = torch.cat(list(image_embeddings(models.clip_vision, singles, crop)))
     states = caption_states(models.clip, captions())

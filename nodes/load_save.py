@@ -26,9 +26,10 @@ from ..projection.storage.any_file import promises_projection
 from ..projection.storage.projection_file import save_new_projection, write_new_tensors
 from .advice import with_advice
 from .checks import check_choice, check_flag, check_number, check_projection, writing
-from .gap import check_gap, gap_inputs, with_gap
+from .gap.form import check_gap, with_gap
+from .gap.inputs import gap_inputs
 from .host import api as host
-from .host import folders
+from .host import files
 from .host.api import io, ui
 from .lists import as_list, mapped
 from .types import CATEGORY, PROJECTION
@@ -53,7 +54,7 @@ class LoadProjection(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=folders.projection_files(),
+                    options=files.projection_files(),
                     tooltip=(
                         "A full CLIP file or a saved projection (.safetensors). For SD 1.x: "
                         "openai/clip-vit-large-patch14's model.safetensors in models/text_encoders "
@@ -82,7 +83,7 @@ class LoadProjection(io.ComfyNode):
                         "Singular values of the text projection below this are cut "
                         "(pseudo-inverse) or damped (ridge); transpose ignores it. 0 is automatic: "
                         "0.3 for CLIP ViT-L/14 as in the paper, 0.7 x median for others. Higher "
-                        "loses detail, much lower lets noise through. A saved projection keeps "
+                        "loses detail, much lower amplifies noise. A saved projection keeps "
                         "its own."
                     ),
                 ),
@@ -99,7 +100,7 @@ class LoadProjection(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: Any) -> bool | str:
-        absent = [name for name in as_list(file, "file") if not folders.paths_of(name)]
+        absent = [name for name in as_list(file, "file") if not files.paths_of(name)]
         return str(_missing(absent[0])) if absent else True
 
     @classmethod
@@ -155,7 +156,7 @@ def _load(
 
 def _missing(name: object) -> ImageToPromptError:
     return ImageToPromptError(
-        f"a {folders.SUFFIX} file in the model folders {', '.join(folders.SEARCHED)}",
+        f"a {files.SUFFIX} file in the model folders {', '.join(files.SEARCHED)}",
         f"{quoted(name)}, which is not there",
         "Place openai/clip-vit-large-patch14's model.safetensors in one of them, and refresh.",
     )
@@ -167,7 +168,7 @@ def _readable_path(name: str) -> str:
     A vision-only and a full CLIP file often share a name in two folders; their headers tell them
     apart.
     """
-    paths = folders.paths_of(name)
+    paths = files.paths_of(name)
     if not paths:
         raise _missing(name)
     if len(paths) == 1:
@@ -235,8 +236,8 @@ class SaveProjection(io.ComfyNode):
 
 def _write(projection: Projection, change: UNetDeltas | None, prefix: str) -> list[Path]:
     """The new files: the projection and, of a change, its LoRA. Both or none."""
-    projections = folders.new_names(folders.PROJECTIONS, prefix)
-    loras = folders.new_names(folders.LORAS, prefix) if change is not None else None
+    projections = files.new_names(files.PROJECTIONS, prefix)
+    loras = files.new_names(files.LORAS, prefix) if change is not None else None
     with ExitStack() as undo:
         written = [save_new_projection(projection, *projections)]
         undo.callback(written[0].unlink)

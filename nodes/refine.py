@@ -6,21 +6,21 @@ from typing import Any
 
 from torch import Tensor
 
-from ..projection import REFINE, Projection, recipe, refine
+from ..projection import REFINE, Projection, refine, training_config
 from .advice import with_advice
 from .checks import check_choice, check_count, check_number, check_seed, check_text
 from .host import api as host
 from .host.api import io
 from .training import widgets as training_inputs
 from .training.images import single_pictures
-from .training.session import CROPS, Models, outputs, pictures_of, run, trainer_of
+from .training.session import CROPS, Models, outputs, run, trainer_of, training_images
 from .types import CATEGORY
 
 STEPS = 30
 _PRESET = (
-    "What is trained. transformer blocks: small changes all over the model; follows the picture "
-    "closest. cross-attention: how the model reads prompts. embedding: the prompt alone, lightest "
-    "and gentlest. Or both of these."
+    "What is trained. transformer blocks: LoRA of every linear layer in the U-Net's transformer "
+    "blocks; follows the picture closest. cross-attention: LoRA of to_k and to_v only. embedding: "
+    "a residual on the prompt only, the smallest change. Or both of these."
 )
 
 
@@ -33,9 +33,9 @@ class OnlineRefine(io.ComfyNode):
             display_name="Online Refine",
             category=CATEGORY,
             description=(
-                "Trains for a moment on the reference picture itself, so that what no caption "
-                "says, like place and size, carries over; text still steers the result. Nothing "
-                "is changed in the model that comes in."
+                "Trains for a few steps on the reference picture itself, so that what no caption "
+                "states, such as place and size, carries over; text still steers the result. The "
+                "connected model stays as it is."
             ),
             inputs=[
                 *training_inputs.sockets("The reference, or a batch of views of the same thing."),
@@ -45,8 +45,8 @@ class OnlineRefine(io.ComfyNode):
                     min=0,
                     max=10000,
                     tooltip=(
-                        "Training steps. 30 is ready to use; more follow the picture more "
-                        "closely and leave text less to say. 0 leaves the projection as it is."
+                        "Training steps. 30 is ready to use; more follow the picture more closely "
+                        "and weaken the influence of text. 0 leaves the projection as it is."
                     ),
                 ),
                 *training_inputs.settings(REFINE, next(iter(REFINE)), _PRESET),
@@ -57,8 +57,8 @@ class OnlineRefine(io.ComfyNode):
                     multiline=True,
                     optional=True,
                     tooltip=(
-                        "Texts that you mean to edit with, one a line: training keeps their say. "
-                        "Empty: phrases of all kinds."
+                        "Texts that you mean to edit with, one a line: the model keeps responding "
+                        "to these prompts. Empty: to phrases of all kinds."
                     ),
                 ),
             ],
@@ -86,22 +86,22 @@ class OnlineRefine(io.ComfyNode):
         keep_texts: str = "",
     ) -> io.NodeOutput:
         check_choice(preset, REFINE, "preset")
-        chosen = recipe(REFINE, preset, check_number(learning_rate, "learning_rate"))
         check_seed(seed)
         check_count(preview_every, "preview_every", 0)
+        config = training_config(REFINE, preset, check_number(learning_rate, "learning_rate"))
         check_choice(crop, CROPS, "crop")
         check_count(steps, "steps", 0)
-        kept = lines(keep_texts)
+        texts = lines(keep_texts)
         singles = single_pictures([image], crop)
         models = Models(model, vae, clip, clip_vision, projection, memory)
-        pictures = pictures_of(models, singles, chosen, crop, check_count(size, "size", 64))
-        trainer = trainer_of(models, pictures, chosen, seed, steps, kept=kept)
-        run(models, trainer, pictures, refine(trainer, steps), steps, preview_every)
+        images = training_images(models, singles, config, crop, check_count(size, "size", 64))
+        trainer = trainer_of(models, config, seed, steps, images, preserved_texts=texts)
+        run(models, trainer, refine(trainer, steps), steps, preview_every)
         return outputs(models, trainer)
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a text that say something."""
+    """The lines of a text that are not blank."""
     return [line.strip() for line in check_text(text, "keep_texts").splitlines() if line.strip()]
 
 

@@ -4,8 +4,10 @@ Ding et al., "The CLIP Model is Secretly an Image-to-Prompt Converter", NeurIPS 
 """
 
 from .adapters.deep_prompts import DeepPrompts, VisionTower, check_tower, encode_pictures
-from .adapters.lora import FullDelta, LoRADelta, UNetDeltas, check_maps, lora_state
+from .adapters.lora import FullDelta, LoRADelta
 from .adapters.residual import Residual
+from .adapters.unet_deltas import UNetDeltas, check_maps, lora_state
+from .checkpoint.run_file import load_checkpoint, save_checkpoint
 from .closed_form.caption_statistics import CaptionStatistics
 from .closed_form.centred import (
     MIN_PICTURES,
@@ -17,9 +19,20 @@ from .closed_form.centred import (
 )
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import METHODS, Decomposition, Inverse, decompose, invert, portable_cutoff
+from .config.presets import FIT, REFINE, TEXT_ONLY, training_config
+from .config.recipe import Recipe
+from .config.training_config import (
+    DeepPromptsConfig,
+    LoRAConfig,
+    NoiseConfig,
+    PreservationConfig,
+    ResidualConfig,
+    TrainingConfig,
+)
 from .data.dataset import TrainingImages
 from .data.encoded_prompts import EncodedPrompts
 from .diffusion.denoiser import Denoiser
+from .diffusion.loss import DiffusionLoss
 from .errors import ImageToPromptError
 from .integrations.diffusers_unet import DiffusersDenoiser
 from .integrations.transformers_clip import (
@@ -47,9 +60,13 @@ from .regression.text_regression import fit_from_text, text_projection_of
 from .storage.any_file import content_hash, load_file, load_weights
 from .storage.clip_file import ClipProjections, read_clip_projections
 from .storage.projection_file import is_projection, load_projection, save_projection
-from .training.checkpoint import load_checkpoint, save_checkpoint
-from .training.presets import FIT, REFINE, TEXT_ONLY, TrainingConfig, recipe
-from .training.trainer import Progress, Trainer, fit, refine
+from .training.loops import fit, refine
+from .training.trainer import Progress, Trainer
+
+# Names of earlier versions, for code that was written then. `Recipe` is another.
+CrossAttention, Full, LowRank = UNetDeltas, FullDelta, LoRADelta
+Encoder, Pictures, Texts = ClipIdentity, TrainingImages, EncodedPrompts
+recipe = training_config
 
 __all__ = [
     "BLENDS",
@@ -66,18 +83,31 @@ __all__ = [
     "Centred",
     "ClipIdentity",
     "ClipProjections",
+    "CrossAttention",
     "Decomposition",
     "DeepPrompts",
+    "DeepPromptsConfig",
     "Denoiser",
     "DiffusersDenoiser",
+    "DiffusionLoss",
     "EncodedPrompts",
+    "Encoder",
+    "Full",
     "FullDelta",
     "ImageToPromptError",
     "Inverse",
+    "LoRAConfig",
     "LoRADelta",
+    "LowRank",
+    "NoiseConfig",
+    "Pictures",
+    "PreservationConfig",
     "Progress",
     "Projection",
+    "Recipe",
     "Residual",
+    "ResidualConfig",
+    "Texts",
     "Trainer",
     "TrainingConfig",
     "TrainingImages",
@@ -121,6 +151,7 @@ __all__ = [
     "save_projection",
     "spherical_mean",
     "text_projection_of",
+    "training_config",
     "visual_direction",
     "vocabulary_words",
 ]

@@ -31,8 +31,7 @@ def quoted(value: object) -> str:
         return f"a whole number of about {value.bit_length() * 3 // 10} digits"
     if value is None or isinstance(value, (int, float, str)):
         return printable(repr(value))
-    shape = getattr(value, "shape", None)
-    return type(value).__name__ + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+    return type(value).__name__
 
 
 def printable(text: str) -> str:

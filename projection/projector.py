@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from .adapters.deep_prompts import DeepPrompts
-from .adapters.lora import CROSS_KV, UNetDeltas
 from .adapters.residual import Residual
+from .adapters.unet_deltas import CROSS_KV, UNetDeltas
 from .closed_form.centred import Centred
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
 from .closed_form.sanity import check_entries, check_trained
 from .errors import ImageToPromptError, printable, quoted
+from .tensors import described, is_plain
 
 PAPER_NORM = 27.5
 # Lengths of prompt embeddings that float32 can square and divide by without loss.
@@ -146,10 +147,10 @@ class Projection:
         image_embeds: (B, J), joint CLIP space, not normalised (any length gives the same).
         Raises ImageToPromptError for another width, or an embedding without a direction.
         """
-        if not image_embeds.is_floating_point() or image_embeds.layout != torch.strided:
+        if not is_plain(image_embeds):
             raise ImageToPromptError(
                 "image embeddings as plain floating-point numbers",
-                f"{image_embeds.dtype}, {image_embeds.layout}",
+                described(image_embeds),
                 "Use image embeddings as the CLIP vision encoder gives them.",
                 "vision encoder",
             )

@@ -21,6 +21,8 @@ def register() -> None:
     spec = importlib.util.spec_from_file_location(
         PACKAGE, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{ROOT} cannot be imported as a package")
     module = importlib.util.module_from_spec(spec)
     sys.modules[PACKAGE] = module
     spec.loader.exec_module(module)

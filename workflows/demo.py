@@ -3,7 +3,7 @@
 Each reference picture becomes a prompt: three variations, an edit with a text, and the empty
 prompt for comparison. With a ComfyUI on this machine it is started on the CPU and runs the API
 workflows; without one the same `projection/` code runs with diffusers. The models are the
-trained miniature, or your own files:
+trained miniature, which needs a clone of the repository, or your own files:
 
     python workflows/demo.py --checkpoint v1-5.safetensors --clip clip-vit-large-patch14.safetensors
 """
@@ -21,10 +21,16 @@ if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
 from image_to_prompt.workflows import run
-from image_to_prompt.workflows.comfyui import client, hosts, server
-from image_to_prompt.workflows.demo_parts import demo_assets as material
+from image_to_prompt.workflows.api_client import client
+from image_to_prompt.workflows.api_client.inputs import InputsError
+from image_to_prompt.workflows.comfyui import hosts, server
 from image_to_prompt.workflows.demo_parts import grid
-from image_to_prompt.workflows.demo_parts.demo_assets import Reference
+from image_to_prompt.workflows.demo_parts.demo_assets import (
+    PHOTOGRAPHS,
+    MissingError,
+    Reference,
+    photographs,
+)
 
 SEEDS = (1, 2, 3)
 OUT = hosts.PACK / "build"
@@ -34,6 +40,10 @@ MINIATURE_EDIT = ("a green star",)  # it knows the words of its own world only
 ABOUT_PHOTOGRAPHS = """The miniature has only ever seen six shapes in eight colours. Of a
 photograph it can keep what comes nearest: a round thing, a colour. For real photographs give it
 real models: --checkpoint and --clip."""
+NEEDS_A_CLONE = (
+    "The miniature needs a clone of the repository (its folder tests/ is not here); "
+    "give your own files by --checkpoint and --clip."
+)
 EDITS = ("in the snow", "an oil painting")
 
 Job = tuple[str, int, str | None, float]  # label, seed, text (None: no edit), strength
@@ -57,9 +67,9 @@ def jobs_of(reference: Reference) -> list[Job]:
     return [*variations, *edits, ("empty prompt", SEEDS[0], None, 0.0)]
 
 
-def make_rows(references: Sequence[Reference], make: Maker) -> list[list[grid.Cell]]:
+def make_rows(references: Sequence[Reference], make: Maker) -> list[grid.Row]:
     """The grid's rows: the reference, then its jobs."""
-    rows = []
+    rows: list[grid.Row] = []
     for reference in references:
         print(f"  {reference.name}", flush=True)
         made = [(job[0], make(reference, job)) for job in jobs_of(reference)]
@@ -79,7 +89,7 @@ def settings_of(files: Files, base: Path) -> dict[str, object]:
 
 def on_host(
     references: Sequence[Reference], files: Files, host: hosts.Host, cpu: bool = True
-) -> list[list[grid.Cell]]:
+) -> list[grid.Row]:
     """The rows, by the API workflows on a host started for it."""
     base = run.BASES / f"demo-{host.folder.name}"
     settings = settings_of(files, base)
@@ -105,13 +115,18 @@ def on_host(
         return make_rows(references, make)
 
 
-def references_for(own_files: bool) -> list[Reference]:
-    """Photographs; and pictures of the miniature's own world where it is the model."""
+def own_references() -> list[Reference]:
+    """Photographs, for the user's own model files."""
+    return photographs(PHOTOGRAPHS, EDITS, OUT / "demo" / "references")
+
+
+def miniature_references() -> list[Reference]:
+    """Pictures of the miniature's own world, and photographs."""
+    from image_to_prompt.workflows.demo_parts import miniature
+
     folder = OUT / "demo" / "references"
-    if own_files:
-        return material.photographs(material.PHOTOGRAPHS, EDITS, folder)
-    photographs = material.photographs(material.PHOTOGRAPHS[1:3], MINIATURE_EDIT, folder)
-    return material.world_pictures(folder) + photographs
+    foreign = photographs(PHOTOGRAPHS[1:3], MINIATURE_EDIT, folder)
+    return miniature.world_pictures(folder) + foreign
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -150,37 +165,53 @@ def _host(arguments: argparse.Namespace) -> hosts.Host | None:
     return found.hosts[0] if found.hosts else None
 
 
+def with_own_files(arguments: argparse.Namespace) -> tuple[list[grid.Row], str, str]:
+    """Rows by the user's own files, the files' description, and where they were made."""
+    host = _host(arguments)
+    if host is None:
+        raise hosts.HostError("Your own files need a ComfyUI.")
+    steps = {} if arguments.steps is None else {"steps": arguments.steps}
+    files = Files(arguments.checkpoint, arguments.clip, "your own files", steps)
+    return _on_host(own_references(), files, host, arguments), files.told, f"in {host}"
+
+
+def with_miniature(arguments: argparse.Namespace) -> tuple[list[grid.Row], str, str]:
+    """Rows by the miniature, its description, and where they were made."""
+    if not (hosts.PACK / "tests" / "miniature").is_dir():
+        raise MissingError(NEEDS_A_CLONE)
+    from image_to_prompt.workflows.demo_parts import demo_alone, miniature
+
+    host = _host(arguments)
+    references, source = miniature_references(), miniature.weights()
+    settings = dict(MINIATURE)
+    if arguments.steps is not None:
+        settings["steps"] = arguments.steps
+    if host is not None:
+        files = Files(*miniature.wide_files(source), str(source), settings)
+        return _on_host(references, files, host, arguments), files.told, f"in {host}"
+    print(f"Models: {source}.\n{demo_alone.DIFFERENCES}")
+    make = demo_alone.maker(source, OUT / "demo", int(str(settings["steps"])))
+    return make_rows(references, make), str(source), "without ComfyUI"
+
+
+def _on_host(
+    references: Sequence[Reference], files: Files, host: hosts.Host, arguments: argparse.Namespace
+) -> list[grid.Row]:
+    print(f"Models: {files.told}.\nStarting {host}.", flush=True)
+    return on_host(references, files, host, not arguments.gpu)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     began = time.monotonic()
     own = arguments.checkpoint is not None
-    steps = {} if arguments.steps is None else {"steps": arguments.steps}
     try:
-        host = _host(arguments)
-        references = references_for(own)
-        if own:
-            files = Files(arguments.checkpoint, arguments.clip, "your own files", steps)
-            told = files.told
-        else:
-            source = material.weights()
-            told = str(source)
-        print(f"Models: {told}.")
-        if host is None:
-            from image_to_prompt.workflows.demo_parts import demo_alone
-
-            print(demo_alone.DIFFERENCES)
-            make = demo_alone.maker(source, OUT / "demo", arguments.steps or MINIATURE["steps"])
-            rows, where = make_rows(references, make), "without ComfyUI"
-        else:
-            if not own:
-                files = Files(*material.wide_files(source), told, MINIATURE | steps)
-            print(f"Starting {host}.", flush=True)
-            rows, where = on_host(references, files, host, not arguments.gpu), f"in {host}"
-    except (client.RunError, hosts.HostError, OSError) as error:
+        with server.ended_by_sigterm():
+            rows, told, where = (with_own_files if own else with_miniature)(arguments)
+        path = grid.draw(rows, OUT / "demo.png", f"Image-to-Prompt, {told}")
+    except (client.RunError, hosts.HostError, InputsError, MissingError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    title = f"Image-to-Prompt, {told}"
-    path = grid.draw(rows, OUT / "demo.png", title)
     if not own:
         print(ABOUT_PHOTOGRAPHS)
     print(f"Done {where} in {time.monotonic() - began:.0f} s: {path}")

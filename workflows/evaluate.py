@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -29,6 +28,8 @@ from tqdm import tqdm
 if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
+from image_to_prompt.workflows.api_client import client
+from image_to_prompt.workflows.api_client.inputs import InputsError
 from image_to_prompt.workflows.comfyui import hosts, server
 from image_to_prompt.workflows.run import BASES, load_workflow, reach, run_workflow
 
@@ -69,8 +70,6 @@ def generate(url: str, row: str, picture: Path, options: argparse.Namespace) -> 
     if row == "caption":
         workflow = with_caption(workflow, picture.with_suffix(".txt").read_text().strip())
     out = options.out / row / picture.stem
-    if out.exists():
-        shutil.rmtree(out)
     (image,) = run_workflow(url, workflow, out, [picture], settings=settings)
     return Image.open(image).convert("RGB")
 
@@ -179,7 +178,7 @@ def _shown(score: dict[str, float]) -> str:
     return f"{score['value']:.3f} [{score['low']:.3f} {score['high']:.3f}]"
 
 
-def main() -> int:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -195,16 +194,30 @@ def main() -> int:
     parser.add_argument("--host", type=Path, help="folder of a ComfyUI; else the first found")
     parser.add_argument("--gpu", action="store_true", help="let ComfyUI use the GPU")
     parser.add_argument("--out", type=Path, default=RESULT.parent / "evaluation-real")
-    options = parser.parse_args()
-    chosen = hosts.host_in(options.host) if options.host else hosts.first()
-    server.place(BASES / chosen.folder.name, "checkpoints", options.checkpoint)
-    server.place(BASES / chosen.folder.name, "clip_vision", options.clip)
-    with reach(None, chosen.folder, cpu=not options.gpu) as url:
-        results = evaluate(url, options)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parse(argv)
+    try:
+        with server.ended_by_sigterm():
+            results = _on_host(options)
+    except (client.RunError, hosts.HostError, InputsError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"pictures": options.n, **results}, indent=1) + "\n")
     print(f"written to {RESULT}")
     return 0
+
+
+def _on_host(options: argparse.Namespace) -> dict[str, dict]:
+    chosen = hosts.host_in(options.host) if options.host else hosts.first()
+    base = BASES / chosen.folder.name
+    server.place(base, "checkpoints", options.checkpoint)
+    server.place(base, "clip_vision", options.clip)
+    with reach(None, chosen.folder, cpu=not options.gpu) as url:
+        return evaluate(url, options)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,76 @@
-"""Many short texts through the user's CLIP at once. Read in 0.3.64 and 0.33.0."""
+"""The user's CLIP text encoder: one text as core encodes it, many short ones at once.
+
+Read in 0.3.64 and 0.33.0.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.ops
 import torch
 from torch import Tensor
 
-from ...projection import EncodedPrompts
-from .api import eos_of
+from ...projection import EncodedPrompts, ImageToPromptError, first_eos
 from .progress import map_with_progress
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 32
+_SD1_ADVICE = "Connect the CLIP of an SD 1.x checkpoint (socket clip)."
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedText:
+    """One text through the user's CLIP, as core CLIPTextEncode gives it.
+
+    entries: [states (1, 77 n, D), extras] for each entry of the conditioning; more than one
+    only where hooks schedule the encoder. eos: first EOS of each of the n chunks.
+    """
+
+    entries: list[tuple[Tensor, dict[str, Any]]]
+    eos: list[int]
+
+
+def check_clip(clip: Any, text_width: int, encoder_name: str) -> None:
+    """Raise ImageToPromptError unless `clip` is an SD 1.x text encoder of this width."""
+    if clip is None:
+        raise ImageToPromptError(
+            "a CLIP", "none: the checkpoint holds no text encoder", _SD1_ADVICE
+        )
+    kinds = sorted(clip.tokenize(""))
+    if kinds != ["l"]:
+        names = {"g": "SDXL", "h": "SD 2.x", "t5xxl": "T5-based"}
+        likely = next((names[k] for k in names if k in kinds), "another model's")
+        raise ImageToPromptError(
+            f"the text encoder of SD 1.x ({encoder_name})",
+            f"{likely} text encoder (parts: {', '.join(kinds)})",
+            _SD1_ADVICE,
+        )
+    width = clip.cond_stage_model.clip_l.transformer.get_input_embeddings().weight.shape[1]
+    if width != text_width:
+        raise ImageToPromptError(
+            f"a text encoder of width {text_width} ({encoder_name})", f"width {width}", _SD1_ADVICE
+        )
+
+
+def encode_text(clip: Any, text: str) -> EncodedText:
+    """Encode as core CLIPTextEncode does, clip skip, weights, hooks and long prompts included."""
+    tokens = clip.tokenize(text)
+    conditioning = clip.encode_from_tokens_scheduled(tokens)
+    return EncodedText([(c, extras) for c, extras in conditioning], eos_of(tokens))
+
+
+def eos_of(tokens: dict[str, list]) -> list[int]:
+    """First EOS of each chunk of what `clip.tokenize` gives for an SD 1.x text encoder."""
+    # A textual inversion stands in the list as its tensor, never equal to a token id.
+    return [
+        first_eos([-1 if isinstance(token, (Tensor, dict)) else token for token, *_ in chunk])
+        for chunk in tokens["l"]
+    ]
 
 
 def caption_states(clip: Any, texts: Sequence[str]) -> Tensor:

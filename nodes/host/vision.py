@@ -17,8 +17,8 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention_for_device
 from torch import Tensor
 
-from ...projection import DeepPrompts, encode_pictures
-from .unet import autograd_weights
+from ...projection import DeepPrompts, ImageToPromptError, encode_pictures
+from .autograd_weights import AutogradModule
 
 
 class HostTower:
@@ -35,49 +35,40 @@ class HostTower:
         self.heads = layers[0].self_attn.heads
         self.width = self._model.vision_model.embeddings.class_embedding.shape[0]
 
-    def begin(self, pixels: Tensor) -> Tensor:
-        """See `VisionTower.begin`. Checks for the host's interrupt, and loads the model."""
+    def embed(self, pixels: Tensor) -> Tensor:
+        """See `VisionTower.embed`. Checks for the host's interrupt, and loads the model."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         with torch.inference_mode():
             comfy.model_management.load_model_gpu(self._patcher)
         vision = self._model.vision_model
-        embedded = _Lent(vision.embeddings)(pixels.to(self._patcher.load_device))
-        return _Lent(vision.pre_layrnorm)(embedded)
+        embedded = AutogradModule(vision.embeddings)(pixels.to(self._patcher.load_device))
+        return AutogradModule(vision.pre_layrnorm)(embedded)
 
-    def attend(self, index: int, normed: Tensor) -> Tensor:
-        """See `VisionTower.attend`."""
+    def self_attention(self, index: int, normed: Tensor) -> Tensor:
+        """See `VisionTower.self_attention`."""
         attention = self._model.vision_model.encoder.layers[index].self_attn
         kernel = optimized_attention_for_device(normed.device, mask=False, small_input=True)
-        return _Lent(attention)(normed, None, kernel)
+        return AutogradModule(attention)(normed, None, kernel)
 
-    def feed(self, index: int, hidden: Tensor) -> Tensor:
-        """See `VisionTower.feed`."""
+    def mlp(self, index: int, hidden: Tensor) -> Tensor:
+        """See `VisionTower.mlp`."""
         layer = self._model.vision_model.encoder.layers[index]
-        return _Lent(layer.mlp)(_Lent(layer.layer_norm2)(hidden))
+        return AutogradModule(layer.mlp)(AutogradModule(layer.layer_norm2)(hidden))
 
-    def end(self, hidden: Tensor) -> Tensor:
-        """See `VisionTower.end`."""
-        state = _Lent(self._model.vision_model.post_layernorm)(hidden[:, 0, :])
-        return _Lent(self._model.visual_projection)(state).to(self._device)
-
-
-class _Lent:
-    """A module of the host's that is called with weights which autograd may keep."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module = module
-
-    def __call__(self, *inputs: Any) -> Tensor:
-        weights = autograd_weights(self._module, inputs[0].device)
-        return torch.func.functional_call(self._module, weights, inputs)
+    def project(self, hidden: Tensor) -> Tensor:
+        """See `VisionTower.project`."""
+        state = AutogradModule(self._model.vision_model.post_layernorm)(hidden[:, 0, :])
+        return AutogradModule(self._model.visual_projection)(state).to(self._device)
 
 
 def _parts(layer: Any) -> SimpleNamespace:
     attention = layer.self_attn
     names = ("q_proj", "k_proj", "v_proj", "out_proj")
     return SimpleNamespace(
-        layer_norm1=_Lent(layer.layer_norm1),
-        self_attn=SimpleNamespace(**{name: _Lent(getattr(attention, name)) for name in names}),
+        layer_norm1=AutogradModule(layer.layer_norm1),
+        self_attn=SimpleNamespace(
+            **{name: AutogradModule(getattr(attention, name)) for name in names}
+        ),
     )
 
 
@@ -108,3 +99,28 @@ def image_embeddings(
             pixels = preprocessed(clip_vision, picture, crop)
             tower = HostTower(clip_vision, comfy.model_management.intermediate_device())
             yield encode_pictures(tower, pixels, prompts)
+
+
+def check_clip_vision(clip_vision: Any, joint_width: int, encoder_name: str) -> Tensor:
+    """The vision model's own visual projection W_v, (J, V).
+
+    Raises ImageToPromptError if there is none, or it does not end in this joint space.
+    """
+    weight = getattr(
+        getattr(getattr(clip_vision, "model", None), "visual_projection", None), "weight", None
+    )
+    if weight is None or weight.shape[0] != joint_width:
+        got = "a vision model without a CLIP projection"
+        if weight is not None:
+            got = f"a vision model of joint width {weight.shape[0]}{_known_width(weight.shape[0])}"
+        raise ImageToPromptError(
+            f"the vision encoder of {encoder_name} (joint width {joint_width})",
+            got if clip_vision is not None else "no CLIP vision model",
+            "Load the file that the projection came from, for SD 1.x clip-vit-large-patch14, "
+            "with Load CLIP Vision (socket clip_vision).",
+        )
+    return weight
+
+
+def _known_width(width: int) -> str:
+    return {1024: " (ViT-H)", 1280: " (ViT-bigG)", 512: " (ViT-B)"}.get(width, "")

@@ -1,4 +1,4 @@
-"""Pictures for training: checked, single, and at a size that the U-Net takes."""
+"""Images for training: checked, single, and of a size that the U-Net takes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ...projection import ImageToPromptError
 from ..checks import rgb
 
 _SMALLEST, _LARGEST = 64, 16384  # pixels of a side
-_ASPECT = 8  # beyond it hardly anything is left of the middle square that CLIP sees
-# Few different sizes train in few different batches; small pictures cannot spare so much.
+_ASPECT = 8  # beyond it the centre crop that CLIP encodes holds hardly anything of the image
+# Few different sizes give few different batches; small images cannot lose so much.
 _STEP, _SMALL_STEP, _SMALL = 64, 8, 256
 
 
@@ -25,7 +25,7 @@ def single_pictures(images: Sequence[object], crop: str, socket: str = "image") 
         raise ImageToPromptError("pictures", "none", f"Connect pictures (socket {socket}).")
     batches = [rgb(image, crop, socket) for image in images]
     for batch in batches:
-        _check_size(*batch.shape[1:3], socket)
+        _check_size(batch.shape[1], batch.shape[2], socket)
     return [picture[None] for batch in batches for picture in batch]
 
 

@@ -1,4 +1,4 @@
-"""A quick look at what a prompt gives while it is trained: a few DDIM steps, no guidance."""
+"""A preview of a prompt in training: a few DDIM steps (Song et al. 2021) without guidance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...projection import Denoiser
-from ...projection.diffusion.denoiser import signal
+from ...projection.diffusion.denoiser import alpha_sigma
 
 STEPS = 6
 
@@ -29,14 +29,14 @@ def sample(
     noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     latents = noise.to(context.device)
     last = len(denoiser.alphas_cumprod) - 1
-    times = torch.linspace(last, 0, steps + 1).round().long().to(context.device)
-    for time, following in zip(times[:-1, None], times[1:, None], strict=True):
-        kept, added = signal(denoiser.alphas_cumprod, time)
+    timesteps = torch.linspace(last, 0, steps + 1).round().long().to(context.device)
+    for time, following in zip(timesteps[:-1, None], timesteps[1:, None], strict=True):
+        alpha, sigma = alpha_sigma(denoiser.alphas_cumprod, time)
         predicted = denoiser.predict(latents, time, context, deltas)
-        if denoiser.prediction == "epsilon":
-            clean, noise = (latents - added * predicted) / kept, predicted
+        if denoiser.prediction_type == "epsilon":
+            clean, noise = (latents - sigma * predicted) / alpha, predicted
         else:
-            clean, noise = kept * latents - added * predicted, added * latents + kept * predicted
-        kept, added = signal(denoiser.alphas_cumprod, following)
-        latents = kept * clean + added * noise
+            clean, noise = alpha * latents - sigma * predicted, sigma * latents + alpha * predicted
+        alpha, sigma = alpha_sigma(denoiser.alphas_cumprod, following)
+        latents = alpha * clean + sigma * noise
     return clean

@@ -1,4 +1,4 @@
-"""What OnlineRefine and FitProjection share: checks, what is computed once, and the run itself."""
+"""What OnlineRefine and FitProjection share: the checked models, the encoding, and the run."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from ...projection import (
 from ...projection.closed_form.clip_identity import fingerprint
 from ..checks import check_choice, check_projection, check_socket
 from ..host import api as host
-from ..host import progress as host_training
-from ..host.fingerprint import model_fingerprint
-from ..host.patches import patch_model
+from ..host.model.fingerprint import attention_fingerprint, model_fingerprint
+from ..host.model.patches import patch_model
+from ..host.progress import ProgressBar
 from ..host.text import encoded_texts
 from ..host.unet import HostDenoiser
+from ..host.vae import check_vae, latents_of
 from ..host.vision import HostTower, image_embeddings, preprocessed
 from .images import fitted_to
 from .loss_curve import loss_curve
@@ -41,13 +42,13 @@ from .preview import sample
 log = logging.getLogger(__name__)
 
 CROPS = ("center", "none")
-FRUGAL = "low"
-_PHRASES = 64  # whose say is kept; one CLIP pass each
-# How many of a step's noisy pictures the model sees at a time, given how many fit; 0: all.
+LOW = "low"
+_PHRASES = 64  # for prompt preservation; one forward pass of the text encoder each
+# Micro-batch size, given how many noisy images fit into memory; 0: a whole step's.
 MEMORY: dict[str, Callable[[int], int]] = {
     "automatic": lambda fitting: fitting,
     "fast": lambda _: 0,
-    FRUGAL: lambda _: 1,
+    LOW: lambda _: 1,
 }
 
 
@@ -76,67 +77,71 @@ class Models:
                 "another CLIP of the same width",
                 "Load CLIP vision and projection from one file (socket clip_vision).",
             )
-        denoiser = HostDenoiser(self.model, encoder.text_width, self.memory == FRUGAL)
+        denoiser = HostDenoiser(self.model, encoder.text_width, self.memory == LOW)
         object.__setattr__(self, "denoiser", denoiser)
-        host_training.check_vae(self.vae, self.model)
+        check_vae(self.vae, self.model)
         if self.projection.cross_attention is not None:
-            check_maps(self.projection.cross_attention, denoiser.layers)
+            check_maps(self.projection.cross_attention, denoiser.linear_shapes)
+
+    def tower(self) -> HostTower:
+        """The vision encoder in parts, giving image embeddings where the U-Net is."""
+        return HostTower(self.clip_vision, self.denoiser.device)
 
     def null_prompt(self) -> Tensor:
         """The encoded empty prompt (1, 77, D)."""
         return host.encode_text(self.clip, "").entries[0][0]
 
-    def texts(self, kept: Sequence[str] = ()) -> EncodedPrompts:
-        """Texts whose say training is to keep; none given: phrases of all kinds."""
-        return encoded_texts(self.clip, kept or phrases(_PHRASES))
+    def preserved_prompts(self, texts: Sequence[str] = ()) -> EncodedPrompts:
+        """Encoded texts for prompt preservation; none given: phrases of all kinds."""
+        return encoded_texts(self.clip, texts or phrases(_PHRASES))
 
-    def chunk(self, *pictures: TrainingImages | None) -> int:
-        """How many noisy pictures the model is to see at a time, as `memory` says; 0: all."""
-        every = [latents.shape[1:] for some in pictures if some for latents in some.latents]
+    def micro_batch_size(self, *images: TrainingImages | None) -> int:
+        """Noisy images that the model sees at once, as `memory` says; 0: a whole step's."""
+        every = [latents.shape[1:] for some in images if some for latents in some.latents]
         largest = max(every, key=math.prod)
-        return MEMORY[self.memory](self.denoiser.fitting(largest))
+        return MEMORY[self.memory](self.denoiser.max_batch_size(largest))
 
 
-def pictures_of(
-    models: Models, singles: Sequence[Tensor], recipe: TrainingConfig, crop: str, size: int
+def training_images(
+    models: Models, singles: Sequence[Tensor], config: TrainingConfig, crop: str, size: int
 ) -> TrainingImages:
-    """Everything that training reads of these pictures (1, H, W, 3), computed once."""
+    """Latents, image embeddings and pixels of these images (1, H, W, 3), at least one."""
     vision = models.projection.vision
     embeds = torch.cat(list(image_embeddings(models.clip_vision, singles, crop, vision)))
     pixels = None
-    if recipe.vision:
-        each = [preprocessed(models.clip_vision, picture, crop).cpu() for picture in singles]
+    if config.deep_prompts is not None:
+        each = [preprocessed(models.clip_vision, image, crop).cpu() for image in singles]
         pixels = torch.cat(each)
-    fitted = [fitted_to(picture, size) for picture in singles]
-    latents = host_training.latents_of(models.vae, models.model, fitted)
-    # Training happens where the embeddings are: beside the U-Net.
+    fitted = [fitted_to(image, size) for image in singles]
+    latents = latents_of(models.vae, models.model, fitted)
+    # Training runs on the device of the embeddings: the U-Net's.
     return TrainingImages(latents, embeds.to(models.denoiser.device), pixels)
 
 
 def trainer_of(
     models: Models,
-    pictures: TrainingImages,
-    recipe: TrainingConfig,
+    config: TrainingConfig,
     seed: int,
-    planned: int,
+    schedule_steps: int,
+    images: TrainingImages,
     held_out: TrainingImages | None = None,
     prior: TrainingImages | None = None,
-    kept: Sequence[str] = (),
+    preserved_texts: Sequence[str] = (),
 ) -> Trainer:
-    """A trainer of the user's models, before its first of the planned steps; kept: texts."""
-    tower = HostTower(models.clip_vision, models.denoiser.device) if recipe.vision else None
+    """A trainer of the user's models, before its first step."""
+    preserves = config.preservation.preserve_pairs > 0
     return Trainer(
         models.denoiser,
         models.projection,
-        pictures,
+        images,
         models.null_prompt(),
-        recipe,
+        config,
         seed,
         held_out,
-        tower,
-        models.chunk(pictures, held_out, prior),
-        planned,
-        models.texts(kept) if recipe.keep else None,
+        models.tower() if config.deep_prompts is not None else None,
+        models.micro_batch_size(images, held_out, prior),
+        schedule_steps,
+        models.preserved_prompts(preserved_texts) if preserves else None,
         prior,
     )
 
@@ -144,32 +149,30 @@ def trainer_of(
 def run(
     models: Models,
     trainer: Trainer,
-    pictures: TrainingImages,
     progress: Iterable[Progress],
     total: int,
     every: int,
 ) -> None:
     """Take the steps, with the host's progress bar, interrupt, and a preview `every` n steps."""
-    bar = host_training.ProgressBar(models.denoiser, total)
+    bar = ProgressBar(models.denoiser, total)
     bar.show(trainer.steps_done)
     for state in progress:
         wanted = bar.shows_pictures and every > 0 and state.step % every == 0
-        bar.show(state.step, preview(models, trainer.current(), pictures) if wanted else None)
+        bar.show(state.step, preview(models, trainer.current(), trainer.images) if wanted else None)
 
 
-def preview(models: Models, projection: Projection, pictures: TrainingImages) -> Tensor:
-    """What the first picture's prompt gives as things stand: latents (1, 4, h, w)."""
-    embeds = pictures.embeds[:1]
-    if pictures.pixels is not None:
-        tower = HostTower(models.clip_vision, models.denoiser.device)
-        embeds = encode_pictures(tower, pictures.pixels[:1], projection.vision)
+def preview(models: Models, projection: Projection, images: TrainingImages) -> Tensor:
+    """Latents (1, 4, h, w) sampled from the first image's prompt under this projection."""
+    embeds = images.embeds[:1]
+    if images.pixels is not None:
+        embeds = encode_pictures(models.tower(), images.pixels[:1], projection.vision)
     context = assemble(models.null_prompt()[0, 0], projection.apply(embeds))
     deltas = projection.cross_attention.deltas if projection.cross_attention else {}
-    return sample(models.denoiser, context, pictures.latents[0].shape, deltas)
+    return sample(models.denoiser, context, images.latents[0].shape, deltas)
 
 
 def warn_unless_better(trainer: Trainer) -> None:
-    """Say so where the best state by the held-out loss is the one before the first step."""
+    """Log a warning where the best state by the held-out loss is the one before the first step."""
     losses = [loss for _, loss in trainer.held_out_losses]
     if len(losses) > 1 and min(losses) == losses[0]:
         log.warning(
@@ -189,10 +192,19 @@ def outputs(models: Models, trainer: Trainer) -> host.io.NodeOutput:
     )
 
 
-def run_name(models: Models, singles: Sequence[Tensor], *settings: object) -> str:
-    """A name that is the same for the same pictures, models, projection and settings."""
+def run_names(models: Models, singles: Sequence[Tensor], *settings: object) -> tuple[str, str]:
+    """Two names that are the same for the same images, models, projection and settings.
+
+    The second is the one of version 0.1.0, which some models that differ have in common.
+    """
+    marks = model_fingerprint(models.model), attention_fingerprint(models.model)
+    new, earlier = (_run_name(mark, models, singles, settings) for mark in marks)
+    return new, earlier
+
+
+def _run_name(mark: str, models: Models, singles: Sequence[Tensor], settings: object) -> str:
     digest = hashlib.sha256(repr(settings).encode())
-    digest.update(model_fingerprint(models.model).encode())
+    digest.update(mark.encode())
     known = [models.projection.matrix]
     residual = models.projection.residual
     if residual is not None:

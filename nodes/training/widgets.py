@@ -15,19 +15,21 @@ def sockets(image: str) -> list[io.Input]:
         io.Model.Input(
             "model",
             tooltip=(
-                "The SD 1.x MODEL to train for, straight from the checkpoint or with LoRAs. It is "
-                "only read: what it gives stays the same."
+                "The SD 1.x MODEL to train for, straight from the checkpoint or with LoRAs. It "
+                "stays as it is: the changes are in this node's MODEL."
             ),
         ),
-        io.Vae.Input("vae", tooltip="The checkpoint's VAE: training compares in its latents."),
+        io.Vae.Input("vae", tooltip="The checkpoint's VAE: the loss is taken in its latents."),
         io.Clip.Input("clip", tooltip="The checkpoint's text encoder: gives the empty prompt."),
         io.ClipVision.Input(
             "clip_vision",
-            tooltip="The vision encoder of the projection's CLIP: for SD 1.x clip-vit-large-patch14.",
+            tooltip=(
+                "The vision encoder of the projection's CLIP: for SD 1.x clip-vit-large-patch14."
+            ),
         ),
         PROJECTION.Input(
             "projection",
-            tooltip="Where training starts: from Load Projection, also one fitted before.",
+            tooltip="The start of training: from Load Projection, also one fitted before.",
         ),
         io.Image.Input("image", tooltip=image),
     ]
@@ -45,7 +47,7 @@ def settings(presets: Iterable[str], default: str, preset: str) -> list[io.Input
             step=0.0001,
             round=0.000001,
             tooltip=(
-                "How fast it learns. 0: the preset's own rate. Lower if the loss jumps or the "
+                "Learning rate of AdamW. 0: the preset's own. Lower if the loss jumps or the "
                 "pictures break, higher if nothing changes."
             ),
         ),
@@ -56,8 +58,8 @@ def settings(presets: Iterable[str], default: str, preset: str) -> list[io.Input
             max=0xFFFFFFFFFFFFFFFF,
             control_after_generate=False,  # a new one would train anew at every run
             tooltip=(
-                "Of the training's noise. The same seed gives the same result, on a GPU up to "
-                "rounding."
+                "Seed of the training noise. The same seed gives the same result on a CPU with the "
+                "same number of threads, else up to rounding."
             ),
         ),
     ]
@@ -72,7 +74,7 @@ def options(every: int) -> list[io.Input]:
             default=CROPS[0],
             optional=True,
             tooltip=(
-                "What CLIP sees of each picture, as on Image To Prompt Embed: use the same there. "
+                "What CLIP encodes of each picture: use the same on Image To Prompt Embed. "
                 "center: the middle square. none: the whole picture, squeezed."
             ),
         ),
@@ -95,8 +97,8 @@ def options(every: int) -> list[io.Input]:
             default="automatic",
             optional=True,
             tooltip=(
-                "A step looks at several noisy pictures. automatic: as many at once as fit into "
-                "memory. fast: all at once. low: one at a time, with gradient "
+                "A step has a batch of noisy pictures. automatic: micro-batches as large as fit "
+                "into memory. fast: the whole batch. low: one at a time, with gradient "
                 "checkpointing; a third slower or more."
             ),
         ),
@@ -119,14 +121,14 @@ def results() -> list[io.Output]:
     return [
         io.Model.Output(
             display_name="MODEL",
-            tooltip="The model with what was trained of it. Use it with the projection beside.",
+            tooltip="The model with the trained changes. Use it with the PROJECTION output.",
         ),
         PROJECTION.Output(
             display_name="PROJECTION",
-            tooltip="For Image To Prompt Embed and Save Projection; holds all that was trained.",
+            tooltip="For Image To Prompt Embed and Save Projection; holds everything trained.",
         ),
         io.Image.Output(
             display_name="IMAGE",
-            tooltip="The curve of the loss, for Preview Image: falling is learning.",
+            tooltip="The loss curve, for Preview Image; it should fall.",
         ),
     ]

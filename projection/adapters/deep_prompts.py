@@ -1,4 +1,4 @@
-"""Deep prompts in CLIP's vision transformer: what a fit trains of the image encoder.
+"""Deep prompts (Jia et al. 2022) in CLIP's vision transformer: the trained part of the encoder.
 
 In the paper's fine-tuned encoder every layer is given learnt tokens, fresh in each layer. Their
 own outputs are thrown away after the layer, so all they do is to be attended to. That is what
@@ -14,14 +14,16 @@ the encoder is the plain one bit for bit (the gated form: LLaMA-Adapter, Zhang e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from ..config.training_config import TrainingConfig
 from ..errors import ImageToPromptError
-from .residual import DAMAGED, check_numbers
+from .checks import DAMAGED, NUMBERS, unfit
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,8 @@ class DeepPrompts:
     gates: Tensor
 
     def __post_init__(self) -> None:
-        check_numbers("deep prompts", self.tokens, self.gates)
+        if got := unfit(self.tokens, self.gates):
+            raise ImageToPromptError(f"deep prompts of {NUMBERS}", got, DAMAGED, "projection file")
         fit = self.tokens.ndim == 3 and self.gates.ndim == 2
         if not fit or len(self.tokens) != len(self.gates) or not self.tokens.numel():
             got = f"{tuple(self.tokens.shape)} and {tuple(self.gates.shape)}"
@@ -45,27 +48,63 @@ class DeepPrompts:
                 "deep prompts (L, P, V) with gates (L, H)", got, DAMAGED, "projection file"
             )
 
+    @classmethod
+    def initial(cls, tower: VisionTower, tokens: int, generator: torch.Generator) -> DeepPrompts:
+        """Prompts before training: random tokens whose gates are 0, so that they add nothing."""
+        layers = len(tower.layers)
+        drawn = torch.randn(layers, tokens, tower.width, generator=generator)
+        return cls(drawn, torch.zeros(layers, tower.heads))
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> DeepPrompts:
+        """The inverse of `tensors`. Raises KeyError where one is missing."""
+        return cls(tensors["tokens"], tensors["gates"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by the name of their field."""
+        return {"tokens": self.tokens, "gates": self.gates}
+
+    def lr_scales(self, config: TrainingConfig) -> dict[str, float]:
+        """Learning rates of its tensors, in units of the run's."""
+        scale = config.deep_prompts.lr_scale if config.deep_prompts else 0.0
+        return {"tokens": scale, "gates": scale}
+
+    def stored(self) -> DeepPrompts:
+        """As a file has it: float16, on the CPU, detached."""
+        return DeepPrompts(*(t.detach().to("cpu", torch.float16) for t in self.tensors().values()))
+
 
 class VisionTower(Protocol):
     """A CLIP vision transformer in parts; `TransformersTower` is the one of `transformers`."""
 
-    layers: Sequence[Any]  # each with layer_norm1 and self_attn.{q,k,v,out}_proj
-    heads: int
-    width: int
-
-    def begin(self, pixels: Tensor) -> Tensor:
-        """Tokens (B, N, V) that enter layer 0, from preprocessed pictures (B, 3, S, S)."""
+    @property
+    def layers(self) -> Sequence[Any]:
+        """The layers, each with layer_norm1 and self_attn.{q,k,v,out}_proj."""
         ...
 
-    def attend(self, index: int, normed: Tensor) -> Tensor:
-        """Layer `index`'s own self-attention (B, N, V) of what LayerNorm 1 gives (B, N, V)."""
+    @property
+    def heads(self) -> int:
+        """H, attention heads of a layer."""
         ...
 
-    def feed(self, index: int, hidden: Tensor) -> Tensor:
+    @property
+    def width(self) -> int:
+        """V, the width of a token."""
+        ...
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Tokens (B, N, V) that enter layer 0, from preprocessed images (B, 3, S, S)."""
+        ...
+
+    def self_attention(self, index: int, normed: Tensor) -> Tensor:
+        """Layer `index`'s own self-attention (B, N, V) of LayerNorm 1's output (B, N, V)."""
+        ...
+
+    def mlp(self, index: int, hidden: Tensor) -> Tensor:
         """Layer `index`'s MLP on LayerNorm 2 of hidden (B, N, V), without the residual."""
         ...
 
-    def end(self, hidden: Tensor) -> Tensor:
+    def project(self, hidden: Tensor) -> Tensor:
         """Image embeddings (B, J), joint CLIP space, from the last layer's tokens (B, N, V)."""
         ...
 
@@ -94,19 +133,19 @@ def encode_pictures(
     """
     if prompts is not None:
         check_tower(prompts, tower)
-    hidden = tower.begin(pixels)
+    hidden = tower.embed(pixels)
     for index, layer in enumerate(tower.layers):
         normed = layer.layer_norm1(hidden)
-        attended = tower.attend(index, normed)
+        attended = tower.self_attention(index, normed)
         if prompts is not None:
             attended = attended + prompt_attention(layer, normed, prompts, index)
         hidden = hidden + attended
-        hidden = hidden + tower.feed(index, hidden)
-    return tower.end(hidden)
+        hidden = hidden + tower.mlp(index, hidden)
+    return tower.project(hidden)
 
 
 def prompt_attention(layer: Any, normed: Tensor, prompts: DeepPrompts, index: int) -> Tensor:
-    """What the prompts of layer `index` add to its attention (B, N, V), gates included.
+    """The addition of layer `index`'s prompts to its attention (B, N, V), gates included.
 
     layer: the layer's module; normed: (B, N, V), its tokens behind LayerNorm 1.
     """

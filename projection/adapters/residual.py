@@ -10,14 +10,16 @@ result keeps the length on which prompts lie.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
 
+from ..config.training_config import TrainingConfig
 from ..errors import ImageToPromptError
-
-DAMAGED = "Fit or refine the projection anew."
+from .checks import DAMAGED, NUMBERS, unfit
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,8 @@ class Residual:
     shift: Tensor
 
     def __post_init__(self) -> None:
-        check_numbers("a residual", self.down, self.up, self.shift)
+        if got := unfit(self.down, self.up, self.shift):
+            raise ImageToPromptError(f"a residual of {NUMBERS}", got, DAMAGED, "projection file")
         width = self.shift.shape[0] if self.shift.ndim == 1 else 0
         rank = self.down.shape[0] if self.down.ndim == 2 else 0
         if self.down.shape != (rank, width) or self.up.shape != (width, rank) or not width:
@@ -41,26 +44,41 @@ class Residual:
             expected = "a residual of shapes (r, D), (D, r) and (D,)"
             raise ImageToPromptError(expected, f"{shapes}", DAMAGED, "projection file")
 
+    @classmethod
+    def initial(cls, width: int, rank: int, generator: torch.Generator) -> Residual:
+        """The residual before training: up and shift are 0, so that it adds nothing."""
+        down = torch.randn(rank, width, generator=generator)
+        return cls(down, torch.zeros(width, rank), torch.zeros(width))
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Residual:
+        """The inverse of `tensors`. Raises KeyError where one is missing."""
+        return cls(tensors["down"], tensors["up"], tensors["shift"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by the name of their field."""
+        return {"down": self.down, "up": self.up, "shift": self.shift}
+
+    def lr_scales(self, config: TrainingConfig) -> dict[str, float]:
+        """Learning rates of its tensors, in units of the run's.
+
+        Those of up and shift fall with the root of D, so that a step turns the embedding by as
+        much at every width.
+        """
+        scale = config.residual.lr_scale if config.residual else 0.0
+        return {"down": scale, "up": scale / sqrt(self.width), "shift": scale / sqrt(self.width)}
+
+    def stored(self) -> Residual:
+        """As a file has it: float32, on the CPU, detached."""
+        return Residual(*(t.detach().to("cpu", torch.float32) for t in self.tensors().values()))
+
     @property
     def width(self) -> int:
         """D, the width of the text encoder."""
         return self.shift.shape[0]
 
     def apply(self, u: Tensor) -> Tensor:
-        """u' (B, D) from projected pictures u (B, D) of any length > 0."""
+        """u' (B, D) from projected images u (B, D) of any length > 0."""
         down, up, shift = (t.to(u) for t in (self.down, self.up, self.shift))
         length = u.norm(dim=-1, keepdim=True)
         return u + length * ((u / length) @ down.T @ up.T + shift)
-
-
-def check_numbers(what: str, *tensors: Tensor) -> None:
-    """Raise ImageToPromptError unless all are finite and float32 or float16."""
-    for tensor in tensors:
-        fit = tensor.dtype in (torch.float32, torch.float16) and torch.isfinite(tensor).all()
-        if not fit:
-            raise ImageToPromptError(
-                f"{what} of finite float32 or float16 numbers",
-                f"{tuple(tensor.shape)} {tensor.dtype}",
-                DAMAGED,
-                "projection file",
-            )

@@ -13,6 +13,7 @@ smaller than the largest, and pictures put almost nothing there.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import ImageToPromptError
+from ..errors import ImageToPromptError, quoted
 
 PAPER_CUTOFF = 0.3
 # 0.70 x median keeps the same 607 directions of OpenAI's ViT-L/14 as the paper's 0.3 does.
@@ -127,6 +128,7 @@ def invert(text_projection: Tensor | Decomposition, method: str, cutoff: float) 
     """
     svd = decompose(text_projection) if isinstance(text_projection, Tensor) else text_projection
     _check(method, cutoff)
+    cutoff = float(cutoff)
     nonzero = svd.values > _NUMERICAL_ZERO * svd.values.max()
     gain = METHODS[method](svd.values, cutoff)
     gain = torch.where(nonzero & (gain >= _LEAST_GAIN), gain, 0.0)
@@ -140,7 +142,7 @@ def invert(text_projection: Tensor | Decomposition, method: str, cutoff: float) 
         )
     with one_thread():
         matrix = (svd.right.T * gain) @ svd.left.T  # (D, N) @ (N, J) -> (D, J)
-    return Inverse(matrix.float(), svd.values.float(), float(cutoff), kept)
+    return Inverse(matrix.float(), svd.values.float(), cutoff, kept)
 
 
 def _check(method: str, cutoff: float) -> None:
@@ -148,10 +150,10 @@ def _check(method: str, cutoff: float) -> None:
         raise ImageToPromptError(
             f"a method among {', '.join(METHODS)}", repr(method), "Choose one of them."
         )
-    if not 0 < cutoff < float("inf"):
+    if not 0 < cutoff <= sys.float_info.max:  # a whole number can be larger than any float
         raise ImageToPromptError(
             "a finite cutoff > 0",
-            f"{cutoff}",
+            quoted(cutoff),
             "Choose a cutoff among the singular values.",
             "cutoff",
         )

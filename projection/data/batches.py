@@ -1,4 +1,4 @@
-"""The randomness of training: which pictures, which noise levels, which noise. From seeds alone."""
+"""The randomness of training: images, time steps and noise of each step, from seeds alone."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from torch import Tensor
 
 from .dataset import TrainingImages
 
-HELD_OUT_LEVELS = 8
+HELD_OUT_TIMESTEPS = 8  # for each held-out image
 _EPOCH, _HELD_OUT = 1 << 40, 2 << 40  # streams of their own, far from any step's number
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """P pairs of a picture and a noise level.
+    """P pairs of an image and a time step.
 
-    pictures: the B <= P different ones, as indices; owner: (P,), each pair's place in `pictures`.
-    times: (P,); noise: P tensors (4, h, w); u: (P,) uniform numbers, for what a recipe leaves
-    to chance.
+    images: the B <= P different images, as indices into source; image_index: (P,), each pair's
+    place in `images`. timesteps: (P,); noise: P tensors (4, h, w), standard normal; dropout_u:
+    (P,), uniform numbers that decide which conditions are dropped.
     """
 
     source: TrainingImages
-    pictures: list[int]
-    owner: Tensor
-    times: Tensor
+    images: list[int]
+    image_index: Tensor
+    timesteps: Tensor
     noise: tuple[Tensor, ...]
-    u: Tensor
+    dropout_u: Tensor
 
     def __len__(self) -> int:
-        return len(self.owner)
+        return len(self.image_index)
 
-    def groups(self, size: int) -> Iterator[Tensor]:
-        """Indices of pairs that fit into one tensor: of one size, at most `size` of them."""
+    def micro_batches(self, size: int) -> Iterator[Tensor]:
+        """Indices (G,) of pairs of one latent size, at most `size` of them; size 0: any number."""
         shapes: dict[tuple[int, ...], list[int]] = {}
         for index, noise in enumerate(self.noise):
             shapes.setdefault(tuple(noise.shape), []).append(index)
@@ -42,8 +42,8 @@ class Batch:
             yield from torch.tensor(same).split(size or len(same))
 
     def latents(self, index: Tensor) -> Tensor:
-        """Clean latents (G, 4, h, w) of the pairs (G,)."""
-        places = [self.pictures[k] for k in self.owner[index].tolist()]
+        """Clean latents (G, 4, h, w) of the pairs `index` (G,)."""
+        places = [self.images[k] for k in self.image_index[index].tolist()]
         return torch.stack([self.source.latents[k] for k in places])
 
 
@@ -54,7 +54,7 @@ def generator_of(seed: int, stream: int) -> torch.Generator:
 
 
 def epoch_batch(count: int, size: int, step: int, seed: int) -> list[int]:
-    """The pictures of a step: every epoch shows each of `count` once, in a new order."""
+    """The image indices of a step: every epoch has each of `count` once, in a new order."""
     epoch, place = divmod(step, -(-count // size))
     order = torch.randperm(count, generator=generator_of(seed, _EPOCH + epoch)).tolist()
     return order[place * size : (place + 1) * size]
@@ -62,33 +62,33 @@ def epoch_batch(count: int, size: int, step: int, seed: int) -> list[int]:
 
 def batch_of(
     source: TrainingImages,
-    chosen: list[int],
-    levels: int,
-    weights: Tensor,
+    images: list[int],
+    timesteps_per_image: int,
+    density: Tensor,
     generator: torch.Generator,
 ) -> Batch:
-    """Each chosen picture at `levels` noise levels.
+    """Each of these images at `timesteps_per_image` time steps.
 
-    weights: (T,), how much each time step counts: times are drawn by them instead of the loss
-    being multiplied. Each pair has its own slice of that distribution and a random place in it,
-    so that the mean over levels is far steadier than with independent draws.
+    density: (T,), probability of each time step up to a factor. Draws are stratified: each pair
+    has its own slice of the distribution and a random place in it, so that the mean loss varies
+    far less than with independent draws.
     """
-    owner = torch.arange(len(chosen)).repeat(levels)  # (P,)
-    pairs = len(owner)
+    image_index = torch.arange(len(images)).repeat(timesteps_per_image)  # (P,)
+    pairs = len(image_index)
     u = torch.rand(2, pairs, generator=generator)
-    share = weights.double().cumsum(0) / weights.double().sum()
-    times = torch.searchsorted(share, (torch.arange(pairs) + u[0].double()) / pairs)
-    times = times.clamp(max=len(weights) - 1)
+    cumulative = density.double().cumsum(0) / density.double().sum()
+    timesteps = torch.searchsorted(cumulative, (torch.arange(pairs) + u[0].double()) / pairs)
+    timesteps = timesteps.clamp(max=len(density) - 1)
     device = source.embeds.device
     noise = tuple(
-        torch.randn(source.latents[chosen[k]].shape, generator=generator).to(device)
-        for k in owner.tolist()
+        torch.randn(source.latents[images[k]].shape, generator=generator).to(device)
+        for k in image_index.tolist()
     )
-    return Batch(source, chosen, owner, times.to(device), noise, u[1])
+    return Batch(source, images, image_index, timesteps.to(device), noise, u[1])
 
 
-def held_out_batches(source: TrainingImages, weights: Tensor, seed: int) -> Iterator[Batch]:
-    """The same pairs every time: each picture at a few levels."""
+def held_out_batches(source: TrainingImages, density: Tensor, seed: int) -> Iterator[Batch]:
+    """The same pairs at every call: each image at HELD_OUT_TIMESTEPS time steps."""
     for index in range(len(source)):
         generator = generator_of(seed, _HELD_OUT + index)
-        yield batch_of(source, [index], HELD_OUT_LEVELS, weights, generator)
+        yield batch_of(source, [index], HELD_OUT_TIMESTEPS, density, generator)

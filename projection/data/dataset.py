@@ -1,4 +1,4 @@
-"""What training reads, computed once: latents, embeddings and pixels; and whether they fit."""
+"""The images of a training, each encoded once: latents, image embeddings and pixels."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..adapters.lora import check_maps
-from ..diffusion.denoiser import PREDICTIONS, Denoiser
 from ..errors import ImageToPromptError
-from ..projector import Projection
-from ..training.presets import TrainingConfig
-from .encoded_prompts import EncodedPrompts
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """What training reads of N pictures; everything is computed once, before.
+    """N images, encoded for training.
 
     latents: N tensors (4, h, w), in the scale the model takes; sizes may differ.
-    embeds: (N, J), joint CLIP space, from the vision encoder (with the projection's deep prompts,
-    if it has some). pixels: (N, 3, S, S) preprocessed for the vision encoder, only where deep
-    prompts are trained. Raises ImageToPromptError if these do not fit together.
+    embeds: (N, J), joint CLIP space, not normalised, from the vision encoder (with the
+    projection's deep prompts, if it has some). pixels: (N, 3, S, S), preprocessed for the vision
+    encoder, only where deep prompts are trained.
+    Raises ImageToPromptError if these do not fit together, or for NaN.
     """
 
     latents: tuple[Tensor, ...]
@@ -47,71 +43,14 @@ class TrainingImages:
                 raise ImageToPromptError(
                     "finite latents and image embeddings",
                     "infinite or NaN numbers",
-                    "Check the pictures, the VAE and the CLIP vision model for NaN.",
+                    "Check the images, the VAE and the CLIP vision model for NaN.",
                 )
 
     def __len__(self) -> int:
         return len(self.latents)
 
-    def owned(self) -> TrainingImages:
+    def detached_copy(self) -> TrainingImages:
         """Copies in float32 that autograd can use, whatever mode the originals were made in."""
         pixels = None if self.pixels is None else self.pixels.detach().float().clone()
         latents = tuple(latent.detach().float().clone() for latent in self.latents)
         return TrainingImages(latents, self.embeds.detach().float().clone(), pixels)
-
-
-def check_run(
-    denoiser: Denoiser,
-    projection: Projection,
-    pictures: TrainingImages,
-    null: Tensor,
-    recipe: TrainingConfig,
-    others: tuple[TrainingImages | None, ...],
-    has_tower: bool,
-    texts: EncodedPrompts | None = None,
-) -> None:
-    """Raise ImageToPromptError unless a recipe can be followed on these."""
-    encoder = projection.encoder
-    if null.ndim != 3 or null.shape[::2] != (1, encoder.text_width):
-        raise ImageToPromptError(
-            f"an empty prompt of shape (1, 77, {encoder.text_width})",
-            f"{tuple(null.shape)}",
-            "Use the text encoder of an SD 1.x model.",
-            "text encoder",
-        )
-    for some in (pictures, *others):
-        if some is not None and some.embeds.shape[1] != encoder.joint_width:
-            raise ImageToPromptError(
-                f"image embeddings of width {encoder.joint_width}",
-                f"{some.embeds.shape[1]}",
-                "Use image embeddings of the CLIP that the projection belongs to.",
-                "vision encoder",
-            )
-        if some is not None and recipe.vision and (some.pixels is None or not has_tower):
-            raise ImageToPromptError(
-                "pixels and a vision encoder, to train deep prompts",
-                "none",
-                "Choose a preset that does not train the image encoder.",
-            )
-    _check_denoiser(denoiser, encoder.text_width)
-    width = encoder.text_width
-    if recipe.keep and (texts is None or texts.states.shape[-1] != width):
-        got = "none" if texts is None else f"states of width {texts.states.shape[-1]}"
-        raise ImageToPromptError(
-            f"texts to keep, as states of width {width}",
-            got,
-            "Give the trainer some encoded captions, or use a recipe that keeps none.",
-        )
-    if projection.cross_attention is not None:
-        check_maps(projection.cross_attention, denoiser.layers)
-
-
-def _check_denoiser(denoiser: Denoiser, width: int) -> None:
-    widths = sorted({inputs for _, inputs in denoiser.maps.values()})
-    if widths != [width] or denoiser.prediction not in PREDICTIONS:
-        raise ImageToPromptError(
-            f"an SD 1.x model that reads text states of width {width} and predicts epsilon or v",
-            f"cross-attentions of widths {widths}, predicting {denoiser.prediction}",
-            "Use the U-Net of an SD 1.x model.",
-            "model",
-        )

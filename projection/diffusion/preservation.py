@@ -1,13 +1,15 @@
-"""What training must not change: predictions that are to stay what they were.
+"""Preservation losses: predictions that training should leave as they were before it.
 
-    wanted = the prediction as it was, under some prompt at some noisy picture
-    loss   = the error of the prediction as training stands, for the same prompt and noise
+    target = the model's prediction before training, for a prompt and a noisy image
+    loss   = squared error of its prediction in training, for the same prompt and noise
 
-Texts: the picture's own prompt edited by texts, [SOS, words, e + a T, ...]. Without them a picture
-that is trained on drowns out the text, for the same slots carry both.
-Pictures: others, under their own prompts. Without them everything begins to look like what is
-trained on. Prior preservation (Ruiz et al. 2023) asks the model to draw such pictures; here it
-is only asked to say what it said, so that they need not be its own (ours).
+This is self-distillation: the teacher is the model before training.
+Prompt preservation: the prompts are the image's own, edited by texts: [SOS, words, e + a T, ...].
+Without it a trained image overrides the text, since both share the same slots (ours).
+Prior preservation (Ruiz et al. 2023): the images are of other kinds, under their own prompts.
+Without it every image comes to look like the trained ones. Ruiz et al. train on images that the
+model has drawn itself; here the teacher's prediction is the target, so that any images will do
+(ours).
 """
 
 from __future__ import annotations
@@ -18,96 +20,116 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..closed_form.centred import Centred
+from ..config.training_config import PreservationConfig
 from ..data.batches import Batch, batch_of
 from ..data.dataset import TrainingImages
 from ..data.encoded_prompts import EncodedPrompts
-from ..prompt.conditioning import assemble, edit
+from ..prompt.conditioning import CommonPart, assemble, edit
 
 MIN_TEXT_WEIGHT = 0.4  # of the text weights that are drawn; the paper's own is 0.6
 
 
 class PreservationBatch(Protocol):
-    """Pairs of a picture and a noise level, and the prompt that each one has.
+    """Pairs of an image and a time step, and the prompt of each pair."""
 
-    said: what the model said at the start, (4, h, w) for each pair; None: it is to be asked.
-    """
+    @property
+    def batch(self) -> Batch:
+        """The pairs."""
+        ...
 
-    batch: Batch
-    said: tuple[Tensor, ...] | None
+    @property
+    def teacher_prediction(self) -> tuple[Tensor, ...] | None:
+        """The teacher's prediction (4, h, w) for each pair; None: not computed yet."""
+        ...
 
     def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
-        """Prompts (G, 77, D) of the pairs `index` (G,), for the pictures' embeddings (B, D)."""
+        """Prompts (G, 77, D) of the pairs `index` (G,), for the images' embeddings (B, D)."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class PromptPreservation:
-    """K pairs of which each has its picture's prompt, edited by a text.
+    """K pairs, each with its image's prompt edited by a text.
 
-    batch: the pairs; which: (K,) indices into texts; weights: (K,) text weights; centred: of the
-    projection, see `edit`.
+    text_index: (K,), indices into prompts; text_weights: (K,). centred: of the projection,
+    see `edit`.
     """
 
     batch: Batch
-    texts: EncodedPrompts
-    which: Tensor
-    weights: Tensor
-    said: tuple[Tensor, ...] | None = None
-    centred: Centred | None = None
+    prompts: EncodedPrompts
+    text_index: Tensor
+    text_weights: Tensor
+    teacher_prediction: tuple[Tensor, ...] | None = None
+    centred: CommonPart | None = None
 
     def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
         """See `PreservationBatch.contexts`."""
         rows = []
         for pair in index.tolist():
-            text, owner = int(self.which[pair]), int(self.batch.owner[pair])
-            states, eos = self.texts.states[text : text + 1], [self.texts.eos[text]]
-            own = embeddings[owner : owner + 1]
-            rows.append(edit(states, eos, own, float(self.weights[pair]), self.centred))
+            text, image = int(self.text_index[pair]), int(self.batch.image_index[pair])
+            states, eos = self.prompts.states[text : text + 1], [self.prompts.eos[text]]
+            own = embeddings[image : image + 1]
+            rows.append(edit(states, eos, own, float(self.text_weights[pair]), self.centred))
         return torch.cat(rows)
 
 
 @dataclass(frozen=True, eq=False)
 class PriorPreservation:
-    """K pairs of which each has its picture's own prompt. sos: (D,), the SOS state."""
+    """K pairs, each with its image's own prompt. sos: (D,), the text encoder's SOS state."""
 
     batch: Batch
     sos: Tensor
-    said: tuple[Tensor, ...] | None = None
+    teacher_prediction: tuple[Tensor, ...] | None = None
 
     def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
         """See `PreservationBatch.contexts`."""
-        return assemble(self.sos, embeddings[self.batch.owner[index].to(embeddings.device)])
+        return assemble(self.sos, embeddings[self.batch.image_index[index].to(embeddings.device)])
+
+
+@dataclass(frozen=True, eq=False)
+class Regularizers:
+    """The preservation batches of a step, either or both."""
+
+    prompts: PromptPreservation | None = None
+    prior: PriorPreservation | None = None
+
+    def weighted(self, config: PreservationConfig) -> list[tuple[PreservationBatch, float]]:
+        """Those that are there, and the weight of each of their pairs."""
+        parts: list[tuple[PreservationBatch, float]] = []
+        if self.prompts is not None:
+            parts.append((self.prompts, config.preserve_weight))
+        if self.prior is not None:
+            parts.append((self.prior, config.prior_loss_weight))
+        return parts
 
 
 def prompt_preservation(
     source: TrainingImages,
-    chosen: list[int],
-    count: int,
+    images: list[int],
     density: Tensor,
-    texts: EncodedPrompts,
-    strongest: float,
+    prompts: EncodedPrompts,
+    config: PreservationConfig,
     generator: torch.Generator,
 ) -> PromptPreservation:
-    """`count` pairs of the chosen pictures in turn, each with a random text and text weight, the
-    latter up to `strongest`.
+    """`preserve_pairs` pairs of these images in turn, with random texts and text weights.
 
-    Noise levels are drawn as `batch_of` does, from the same density.
+    Time steps are drawn from the density (T,).
     """
-    # One level each of as many pictures as pairs: those beyond the last begin again.
-    turns = [place % len(chosen) for place in range(count)]
-    drawn = batch_of(source, [chosen[k] for k in turns], 1, density, generator)
-    batch = Batch(source, chosen, torch.tensor(turns), drawn.times, drawn.noise, drawn.u)
-    which = torch.randint(len(texts.eos), (count,), generator=generator)
-    weights = MIN_TEXT_WEIGHT + (strongest - MIN_TEXT_WEIGHT) * torch.rand(
-        count, generator=generator
-    )
-    return PromptPreservation(batch, texts, which, weights)
+    count = config.preserve_pairs
+    # One time step each of as many images as pairs: those beyond the last begin again.
+    turns = [place % len(images) for place in range(count)]
+    drawn = batch_of(source, [images[k] for k in turns], 1, density, generator)
+    index = torch.tensor(turns)
+    batch = Batch(source, images, index, drawn.timesteps, drawn.noise, drawn.dropout_u)
+    text_index = torch.randint(len(prompts.eos), (count,), generator=generator)
+    spread = config.max_text_weight - MIN_TEXT_WEIGHT
+    text_weights = MIN_TEXT_WEIGHT + spread * torch.rand(count, generator=generator)
+    return PromptPreservation(batch, prompts, text_index, text_weights)
 
 
 def prior_preservation(
     prior: TrainingImages, count: int, density: Tensor, sos: Tensor, generator: torch.Generator
 ) -> PriorPreservation:
-    """`count` random ones of the pictures `prior`, at one noise level each."""
-    chosen = torch.randint(len(prior), (count,), generator=generator).tolist()
-    return PriorPreservation(batch_of(prior, chosen, 1, density, generator), sos)
+    """`count` random ones of the prior images, at one time step each."""
+    images = torch.randint(len(prior), (count,), generator=generator).tolist()
+    return PriorPreservation(batch_of(prior, images, 1, density, generator), sos)

@@ -1,94 +1,78 @@
-"""Where a low-rank change listens before it has learnt: where the loss's gradient points.
+"""LoRA's A from the gradient of the loss before the first step.
 
-    y = W x + B A x         dL/dW = G;   A: orthonormal rows that span those of Q G, Q random
+    y = W x + B A x         dL/dW = G;   A: orthonormal rows that span those of Q^T G, Q random
 
-At the start B = 0, so that A alone changes nothing and gets no gradient, and random rows hear
-little of what matters. With B lent out as Q and A as 0 the model is the same, and the gradient for
-A is then Q^T G: a sketch of the directions in which the input should be heard (Halko et al. 2011
-for the sketch; LoRA-GA, Wang et al. 2024, starts from the gradient's singular vectors). It costs
-about one step. With A fixed there, B alone is trained (ours).
+At the start B = 0, so that A has no gradient, and random rows respond to few of the inputs that
+matter. LoRA-GA (Wang et al. 2024) starts A from the singular vectors of G. Here G is never formed:
+with B = Q and A = 0 the model is the same, and the gradient of A is Q^T G, a randomised sketch of
+G's row space (Halko et al. 2011). The sketch in place of the singular vectors, with B kept at 0,
+is ours. It costs about one training step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..adapters.deep_prompts import VisionTower
+from ..adapters.lora import Delta, LoRADelta
+from ..adapters.unet_deltas import UNetDeltas
 from ..data.batches import Batch
-from ..diffusion.denoiser import Denoiser
-from ..diffusion.loss import Run, gradients
+from ..diffusion.loss import DiffusionLoss
 from ..projector import Projection
-from ..state_dict import with_adapters
-from ..training.presets import TrainingConfig
+from ..state_dict import detached_copy
 
 _RANK_CUT = 1e-3  # of the largest singular value: far above rounding
 
 
-@dataclass(frozen=True, eq=False)
-class _Lent:
-    """What the loss reads of a `TrainableParameters`: the same projection, whose A may be asked."""
-
-    start: Projection
-    live: Projection
-    values: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A `Run` of the loss that asks for A."""
-
-    trainable: _Lent
-    denoiser: Denoiser
-    recipe: TrainingConfig
-    tower: VisionTower | None
-    null: Tensor
-    loss_weights: Tensor
-    chunk: int
-
-
 def gradient_directions(
-    run: Run, names: Sequence[str], batches: Iterable[Batch], generator: torch.Generator
+    loss: DiffusionLoss,
+    initial: Projection,
+    current: Projection,
+    modules: Sequence[str],
+    batches: Iterable[Batch],
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """A (R, C) float32 for each of these deltas, named `cross-attention.<map>`; B must be 0.
+    """A (R, C) float32 for the low-rank delta of each of these modules; its B must be 0.
 
-    Not finite where the loss is not. `run` is left as it was.
+    initial, current: the projection before training, and with the deltas. Not finite where the
+    loss is not. Raises KeyError for a module without a low-rank delta.
     """
-    given = run.trainable.values
-    lent = {name: value.detach() for name, value in given.items()}
-    asked = {}
-    for name in names:
-        up = given[f"{name}.up"]
-        lent[f"{name}.up"] = torch.randn(up.shape, generator=generator).to(up)
-        asked[f"{name}.down"] = torch.zeros_like(given[f"{name}.down"]).requires_grad_(True)
-    lent |= asked
-    start = run.trainable.start
-    other = _Asked(
-        _Lent(start, with_adapters(start, lent), asked),
-        run.denoiser,
-        run.recipe,
-        run.tower,
-        run.null,
-        run.loss_weights,
-        run.chunk,
-    )
-    total = {name: torch.zeros_like(value) for name, value in asked.items()}
+    probed, probes = _probed(current, modules, generator)
+    total = {name: torch.zeros_like(probe) for name, probe in probes.items()}
     for batch in batches:
-        for name, slope in gradients(other, batch)[1].items():
-            total[name] += slope
-    return {name: _rows(total[f"{name}.down"]) for name in names}
+        _, grads = loss.gradients(initial, probed, probes, batch)
+        for name, grad in grads.items():
+            total[name] += grad
+    return {name: _orthonormal_rows(total[name]) for name in modules}
 
 
-def _rows(slope: Tensor) -> Tensor:
-    """Orthonormal rows that span those of (R, C), R <= C; 0 beyond the rank that it has.
+def _probed(
+    current: Projection, modules: Sequence[str], generator: torch.Generator
+) -> tuple[Projection, dict[str, Tensor]]:
+    """The projection with B = Q and A = 0 in these modules' deltas, and the A's by module."""
+    own = detached_copy(current)
+    deltas: dict[str, Delta] = dict(own.cross_attention.deltas) if own.cross_attention else {}
+    probes = {}
+    for name in modules:
+        delta = deltas[name]
+        if not isinstance(delta, LoRADelta):
+            raise KeyError(name)
+        probes[name] = torch.zeros_like(delta.down).requires_grad_(True)
+        sketch = torch.randn(delta.up.shape, generator=generator).to(delta.up)
+        deltas[name] = LoRADelta(probes[name], sketch)
+    return replace(own, cross_attention=UNetDeltas(deltas)), probes
 
-    A single picture's prompt asks attn2 for one or two directions: rows of rounding errors would
-    hear nothing of it, but texts.
+
+def _orthonormal_rows(grad: Tensor) -> Tensor:
+    """Orthonormal rows that span those of (R, C), R <= C; 0 beyond the rank of these.
+
+    The prompt of a single image has one or two directions at attn2: further rows would be made
+    of rounding errors, and respond to texts only.
     """
-    if not slope.isfinite().all():
-        return torch.full_like(slope, torch.nan)
-    _, sizes, rows = torch.linalg.svd(slope.detach().cpu().double(), full_matrices=False)
-    return torch.where((sizes > _RANK_CUT * sizes[0])[:, None], rows, 0.0).to(slope)
+    if not grad.isfinite().all():
+        return torch.full_like(grad, torch.nan)
+    _, sizes, rows = torch.linalg.svd(grad.detach().cpu().double(), full_matrices=False)
+    return torch.where((sizes > _RANK_CUT * sizes[0])[:, None], rows, 0.0).to(grad)

@@ -1,9 +1,9 @@
-"""Training that goes on from the deltas of an earlier one, maybe of another preset (ours).
+"""Training that starts from the deltas of an earlier one, maybe of another preset (ours).
 
-Rates suit rows A of a certain length: those of `keys` hear a prompt as 1, those of whole blocks
-are unit vectors, some thirty times as loud. B A = (B / s) (s A): with s such that the given rows
-are as long as fresh ones would be, a step counts as it would for those. s is a power of two, so
-that nothing is rounded on the way in and out.
+Learning rates suit rows of A of a certain length: those of `pca_init` have unit gain over the
+prompts, those of `gradient_init` are unit vectors, whose gain is some thirty times as high. With
+B A = (B / s) (s A) and s such that the given rows are as long as fresh ones, a step changes the
+delta by as much as it would change a fresh one. s is a power of two, so that nothing is rounded.
 """
 
 from __future__ import annotations
@@ -13,40 +13,47 @@ from math import log2
 
 from torch import Tensor
 
-from ..state_dict import CROSS
+from ..adapters.lora import Delta, FullDelta, LoRADelta
+from ..adapters.unet_deltas import UNetDeltas
 
 
 def warm_start(
-    known: Mapping[str, Tensor], fresh: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Deltas that a projection has, and fresh ones for the maps that it does not change.
+    given: UNetDeltas | None, fresh: Mapping[str, Delta]
+) -> tuple[dict[str, Delta], dict[str, float]]:
+    """Deltas to train by module: the given ones in float32, fresh ones where there is none.
 
-    Both are named as `adapter_state_dict` names them. The given ones come in float32 and scaled;
-    second: by how much to multiply each of these to have it as it came.
+    Second: the factor s by which A of a given low-rank delta was multiplied, see `restored`.
     """
-    given = {name: value for name, value in known.items() if name.startswith(CROSS)}
-    taken = {name.rpartition(".")[0] for name in given}
-    back = {}
-    for name in taken:
-        if f"{name}.down" in given and f"{name}.down" in fresh:
-            scale = _scale(given[f"{name}.down"], fresh[f"{name}.down"])
-            back |= {f"{name}.down": 1 / scale, f"{name}.up": scale}
-    start = {name: value.float() / back.get(name, 1.0) for name, value in given.items()}
-    others = {n: v for n, v in fresh.items() if n.rpartition(".")[0] not in taken}
-    return start | others, back
+    known = {} if given is None else given.deltas
+    factors: dict[str, float] = {}
+    deltas: dict[str, Delta] = {}
+    for name, delta in known.items():
+        start = fresh.get(name)
+        if isinstance(delta, LoRADelta):
+            factors[name] = _factor(delta, start) if isinstance(start, LoRADelta) else 1.0
+            deltas[name] = delta.rescaled(factors[name])
+        else:
+            deltas[name] = FullDelta(delta.matrix.float())
+    return deltas | {n: delta for n, delta in fresh.items() if n not in known}, factors
 
 
-def _scale(given: Tensor, fresh: Tensor) -> float:
+def restored(trained: UNetDeltas, factors: Mapping[str, float]) -> UNetDeltas:
+    """The same deltas with A and B scaled as they were given to `warm_start`."""
+    return UNetDeltas(
+        {
+            name: delta.rescaled(1 / factors[name])
+            if isinstance(delta, LoRADelta) and name in factors
+            else delta
+            for name, delta in trained.deltas.items()
+        }
+    )
+
+
+def _factor(given: LoRADelta, fresh: LoRADelta) -> float:
     """The power of two nearest to the ratio of their longest rows; 1 where one has none."""
-    longest = [float(rows.detach().float().norm(dim=1).max()) for rows in (fresh, given)]
+    longest = [_longest_row(delta.down) for delta in (fresh, given)]
     return 2.0 ** round(log2(longest[0] / longest[1])) if all(longest) else 1.0
 
 
-def drop_zero_deltas(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All of these but the deltas that change nothing, as B or D is 0."""
-    silent = {
-        name.rpartition(".")[0]
-        for name, value in tensors.items()
-        if name.startswith(CROSS) and name.endswith((".up", ".matrix")) and not value.any()
-    }
-    return {n: v for n, v in tensors.items() if n.rpartition(".")[0] not in silent}
+def _longest_row(rows: Tensor) -> float:
+    return float(rows.detach().float().norm(dim=1).max())

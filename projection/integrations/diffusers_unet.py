@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..adapters.lora import TARGET_MODULES, reading
+from ..adapters.unet_deltas import TARGET_MODULES, cross_kv
 from ..diffusion.denoiser import LinearDelta
 from ..errors import ImageToPromptError
 
@@ -17,8 +17,8 @@ from ..errors import ImageToPromptError
 class DiffusersDenoiser:
     """A UNet2DConditionModel with the noise schedule of its scheduler.
 
-    scheduler: anything with `alphas_cumprod` (T,) and `config.prediction_type`. The deltas join
-    as forward hooks on these maps, which are gone when `predict` returns.
+    scheduler: anything with `alphas_cumprod` (T,) and `config.prediction_type`. The deltas are
+    added by forward hooks, which are removed when `predict` returns.
     Raises ImageToPromptError for a U-Net without cross-attention, or another prediction.
     """
 
@@ -31,22 +31,24 @@ class DiffusersDenoiser:
             for path, module in unet.named_modules()
             if path.endswith(TARGET_MODULES)
         }
-        self.layers = {name: tuple(m.weight.shape) for name, m in self._modules.items()}
-        self.maps = reading(self.layers)
+        self.linear_shapes: Mapping[str, tuple[int, int]] = {
+            name: tuple(module.weight.shape) for name, module in self._modules.items()
+        }
+        self.cross_kv_shapes: Mapping[str, tuple[int, int]] = cross_kv(self.linear_shapes)
         kind = getattr(scheduler.config, "prediction_type", "epsilon")
-        self.prediction = {"v_prediction": "v"}.get(kind, kind)
+        self.prediction_type: str = {"v_prediction": "v"}.get(kind, kind)
 
     def predict(
-        self, noisy: Tensor, times: Tensor, context: Tensor, deltas: Mapping[str, LinearDelta]
+        self, noisy: Tensor, timesteps: Tensor, context: Tensor, deltas: Mapping[str, LinearDelta]
     ) -> Tensor:
         """See `Denoiser.predict`."""
         dtype = next(self.unet.parameters()).dtype
-        with self._joined(deltas):
-            output = self.unet(noisy.to(dtype), times, context.to(dtype))
+        with self._delta_hooks(deltas):
+            output = self.unet(noisy.to(dtype), timesteps, context.to(dtype))
         return output.sample.float()
 
     @contextmanager
-    def _joined(self, deltas: Mapping[str, LinearDelta]) -> Iterator[None]:
+    def _delta_hooks(self, deltas: Mapping[str, LinearDelta]) -> Iterator[None]:
         unknown = sorted(set(deltas) - set(self._modules))
         if unknown:
             raise ImageToPromptError(

@@ -29,7 +29,7 @@ def from_clip_model(clip: Any, method: str = "pseudo-inverse", cutoff: float = 0
 
 @torch.no_grad()
 def image_embeds(clip: Any, pixel_values: Tensor) -> Tensor:
-    """Image embeddings (B, J), joint CLIP space, not normalised, of preprocessed pictures."""
+    """Image embeddings (B, J), joint CLIP space, not normalised, of preprocessed images."""
     pooled = clip.vision_model(pixel_values=pixel_values).pooler_output  # post-LayerNorm CLS
     return clip.visual_projection(pooled)
 
@@ -74,7 +74,7 @@ def prompt_embeds(
 
 
 class TransformersTower:
-    """The vision encoder of a CLIPModel in parts, see `vision.VisionTower`."""
+    """The vision encoder of a CLIPModel in parts, see `deep_prompts.VisionTower`."""
 
     def __init__(self, clip: Any) -> None:
         self._clip, self._vision = clip, clip.vision_model
@@ -82,20 +82,20 @@ class TransformersTower:
         self.heads = self._vision.config.num_attention_heads
         self.width = self._vision.config.hidden_size
 
-    def begin(self, pixels: Tensor) -> Tensor:
-        """Tokens (B, N, V) that enter layer 0, from preprocessed pictures (B, 3, S, S)."""
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Tokens (B, N, V) that enter layer 0, from preprocessed images (B, 3, S, S)."""
         # The misspelt name is the library's.
         return self._vision.pre_layrnorm(self._vision.embeddings(pixels))
 
-    def attend(self, index: int, normed: Tensor) -> Tensor:
+    def self_attention(self, index: int, normed: Tensor) -> Tensor:
         """Self-attention (B, N, V) of layer `index`."""
         return self.layers[index].self_attn(normed)[0]
 
-    def feed(self, index: int, hidden: Tensor) -> Tensor:
+    def mlp(self, index: int, hidden: Tensor) -> Tensor:
         """LayerNorm 2 and MLP (B, N, V) of layer `index`, without the residual."""
         layer = self.layers[index]
         return layer.mlp(layer.layer_norm2(hidden))
 
-    def end(self, hidden: Tensor) -> Tensor:
+    def project(self, hidden: Tensor) -> Tensor:
         """Image embeddings (B, J), joint CLIP space."""
         return self._clip.visual_projection(self._vision.post_layernorm(hidden[:, 0]))

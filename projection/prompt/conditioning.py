@@ -18,15 +18,30 @@ is added to what is left, so that this common part is not added a second time (o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..closed_form.centred import Centred
 from ..errors import ImageToPromptError
+from ..tensors import described, is_plain
 
 CHUNK = 77
 PAPER_TEXT_WEIGHT = 0.6
+
+
+class CommonPart(Protocol):
+    """What all prompt embeddings of a projection share; `closed_form.centred.Centred` has it."""
+
+    @property
+    def gap(self) -> float:
+        """g, 0..1."""
+        ...
+
+    @property
+    def common(self) -> Tensor:
+        """g k o (D,), last-layer text state."""
+        ...
 
 
 def assemble(sos: Tensor, embeddings: Tensor, length: int = CHUNK) -> Tensor:
@@ -46,7 +61,7 @@ def edit(
     eos: Sequence[int],
     embeddings: Tensor,
     text_weight: float,
-    centred: Centred | None = None,
+    centred: CommonPart | None = None,
 ) -> Tensor:
     """Picture and text: e + a T from each chunk's first EOS on, all before it untouched.
 
@@ -70,7 +85,7 @@ def edit_at_norm(
     eos: Sequence[int],
     embeddings: Tensor,
     text_weight: float,
-    centred: Centred | None = None,
+    centred: CommonPart | None = None,
 ) -> Tensor:
     """As `edit`, with every picture slot scaled back to the length of its embedding (ours)."""
     slots = image_slots(eos, text_states)
@@ -85,7 +100,7 @@ def edit_at_norm(
 
 
 def _centred_sum(
-    text_states: Tensor, embeddings: Tensor, text_weight: float, centred: Centred, power: float
+    text_states: Tensor, embeddings: Tensor, text_weight: float, centred: CommonPart, power: float
 ) -> Tensor:
     """Sums (B, 77 n, D) about the common part, their length kept to a power of 0..1."""
     common = centred.common.to(embeddings)
@@ -98,7 +113,7 @@ def _centred_sum(
 
 
 # How text and picture share a slot.
-BLENDS: dict[str, Callable[[Tensor, Sequence[int], Tensor, float, Centred | None], Tensor]] = {
+BLENDS: dict[str, Callable[[Tensor, Sequence[int], Tensor, float, CommonPart | None], Tensor]] = {
     "add": edit,
     "add, keep length": edit_at_norm,
 }
@@ -115,7 +130,7 @@ def condition(
     embeddings: Tensor,
     text_weight: float = PAPER_TEXT_WEIGHT,
     blend: str = "add",
-    centred: Centred | None = None,
+    centred: CommonPart | None = None,
 ) -> Tensor:
     """Conditioning (B, 77 n, D) of pictures with a text, or without one if it has no words.
 
@@ -169,12 +184,12 @@ def first_eos(token_ids: Sequence[int], eos_id: int = 49407) -> int:
 
 
 def _check_chunks(eos: Sequence[int], text_states: Tensor) -> None:
-    whole = text_states.ndim == 3 and text_states.numel() > 0
+    whole = is_plain(text_states) and text_states.ndim == 3 and text_states.numel() > 0
     fits = whole and text_states.shape[1] == CHUNK * len(eos)
     if not fits or not all(1 <= k < CHUNK for k in eos):
         raise ImageToPromptError(
             f"text states of {CHUNK} slots a chunk with an EOS in each",
-            f"shape {tuple(text_states.shape)} and EOS at {list(eos)}",
+            f"{described(text_states)} and EOS at {list(eos)}",
             "Use the text encoder of an SD 1.x model.",
             "text encoder",
         )

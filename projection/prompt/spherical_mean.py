@@ -9,12 +9,14 @@ otherwise the common part would grow with every picture that differs.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..errors import ImageToPromptError
+from ..errors import ImageToPromptError, quoted
+from ..tensors import described, is_plain
 
 _MAX_STEPS = 200
 _TOLERANCE = 1e-13
@@ -39,23 +41,23 @@ def spherical_mean(
     if len(rows) == 1:
         return rows
     points = rows.cpu().double()  # some devices have no float64
-    centred = common is not None and bool(common.any())
-    centre = common.cpu().double() if centred else 0.0
-    points = points - centre if centred else points
+    centre = None if common is None else common.cpu().double()
+    if centre is not None:
+        points = points - centre
     radius = points.norm(dim=-1, keepdim=True)
     mean = _karcher_mean(points / radius, merged)
     # Rows share one length up to rounding; fall back on their mean where they do not.
     found = mean * (merged @ radius)
-    return (found + centre if centred else found).to(embeddings).reshape(1, -1)
+    return (found if centre is None else found + centre).to(embeddings).reshape(1, -1)
 
 
 def _check_rows(embeddings: Tensor) -> None:
-    lengths = embeddings.double().norm(dim=-1) if embeddings.is_floating_point() else None
-    fit = embeddings.ndim == 2 and 0 not in embeddings.shape and lengths is not None
+    fit = is_plain(embeddings) and embeddings.ndim == 2 and 0 not in embeddings.shape
+    lengths = embeddings.double().norm(dim=-1) if fit else torch.zeros(1)
     if not fit or not (torch.isfinite(lengths) & (lengths > 0)).all():
         raise ImageToPromptError(
             "prompt embeddings (B, D) of at least one picture, finite and none of them all zero",
-            f"{tuple(embeddings.shape)} {embeddings.dtype}"
+            described(embeddings)
             + (f" with lengths {[round(x, 4) for x in lengths.tolist()[:8]]}" if fit else ""),
             "Check the images and the CLIP vision encoder for NaN.",
             "image",
@@ -65,11 +67,12 @@ def _check_rows(embeddings: Tensor) -> None:
 def _check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     if weights is None:
         return [1.0] * count
-    fit = all(w >= 0 for w in weights) and 0 < sum(weights) < math.inf  # false for NaN too
-    if len(weights) != count or not fit:
+    # False for NaN; a whole number can be larger than any float.
+    each = all(0 <= w <= sys.float_info.max for w in weights)
+    if len(weights) != count or not each or not 0 < sum(map(float, weights)) < math.inf:
         raise ImageToPromptError(
             f"{count} finite weights >= 0, one per image, not all zero and not too large to add",
-            f"{list(weights)}",
+            f"[{', '.join(map(quoted, list(weights)[:9]))}]",
             "Correct the weights, or give None for equal ones.",
             "image weights",
         )

@@ -179,5 +179,5 @@ def _centred(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Cent
     numbers = _value(metadata, CENTRED, dict)
     if any(type(numbers[name]) not in (float, int) for name in NUMBERS):
         raise ValueError(f"{CENTRED} {numbers}")
-    parts = {name: tensors[f"{CENTRED}.{name}"] for name in TENSORS}
-    return Centred(**parts, **{name: float(numbers[name]) for name in NUMBERS})
+    parts: dict[str, Any] = {name: tensors[f"{CENTRED}.{name}"] for name in TENSORS}
+    return Centred(**parts | {name: float(numbers[name]) for name in NUMBERS})

@@ -1,6 +1,7 @@
-"""AdamW (Loshchilov and Hutter 2019) on named tensors, with a state that can be written down.
+"""AdamW (Loshchilov and Hutter 2019) on named tensors, with a state that can be saved.
 
-torch.optim's numbers its tensors and imports a compiler; this is the same update.
+torch.optim numbers its tensors instead of naming them, and imports a compiler; the update is the
+same.
 """
 
 from __future__ import annotations
@@ -26,17 +27,28 @@ class AdamW:
     def update(
         self,
         values: Mapping[str, Tensor],
-        gradients: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
         rates: Mapping[str, float],
-        decay: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
-        """One update in place of what has a gradient; decay is relative to each tensor's rate."""
-        self.step += 1
-        for name, gradient in gradients.items():
-            value, rate = values[name], rates[name]
-            first = self.first[name].lerp_(gradient, 1 - BETAS[0])
-            second = self.second[name].mul_(BETAS[1])
-            second.addcmul_(gradient, gradient, value=1 - BETAS[1])
-            size = (second / (1 - BETAS[1] ** self.step)).sqrt_().add_(EPSILON)
-            value.mul_(1 - rate * decay)
-            value.addcdiv_(first, size, value=-rate / (1 - BETAS[0] ** self.step))
+        """One update, in place, of the values that have a gradient: of all of them or of none.
+
+        weight_decay: relative to each tensor's learning rate. Where memory runs out, values,
+        moments and `step` are those of before.
+        """
+        step = self.step + 1
+        first, second, updated = {}, {}, {}
+        for name, grad in grads.items():
+            rate = rates[name]
+            first[name] = self.first[name].lerp(grad, 1 - BETAS[0])
+            second[name] = (self.second[name] * BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
+            size = (second[name] / (1 - BETAS[1] ** step)).sqrt_().add_(EPSILON)
+            move = -rate / (1 - BETAS[0] ** step)
+            decayed = values[name] * (1 - rate * weight_decay)
+            updated[name] = decayed.addcdiv_(first[name], size, value=move)
+        # From here on nothing is allocated, so that nothing can fail halfway.
+        for name, value in updated.items():
+            values[name].copy_(value)
+        self.first |= first
+        self.second |= second
+        self.step = step

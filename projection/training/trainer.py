@@ -1,10 +1,11 @@
-"""One trainer for refining and fitting: steps that a caller takes one at a time.
+"""One trainer for refining and fitting, whose steps the caller takes one at a time.
 
 Loss: the diffusion loss of the user's own model, conditioned on [SOS, e(x), ..., e(x)] with e
-computed from the training picture x itself. Randomness depends on the seed and the number of the
-step alone, so a run that was interrupted goes on bit for bit as if it had not been.
+computed from the training image x itself. Randomness depends on the seed and the number of the
+step alone, so that an interrupted run goes on bit for bit as if it had not been. On a CPU that
+holds for equal numbers of threads: sums are split by threads, and differ by rounding.
 
-    trainer = Trainer(denoiser, projection, pictures, null, recipe, seed)
+    trainer = Trainer(denoiser, projection, images, null, config, seed)
     for progress in refine(trainer, 30):
         show(progress)
     projection = trainer.result()
@@ -12,30 +13,31 @@ step alone, so a run that was interrupted goes on bit for bit as if it had not b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..adapters.deep_prompts import VisionTower, check_tower
-from ..adapters.lora import check_maps
-from ..data.batches import Batch, batch_of, epoch_batch, generator_of, held_out_batches
-from ..data.dataset import TrainingImages, check_run
+from ..adapters.unet_deltas import check_maps
+from ..config.training_config import TrainingConfig
+from ..data.batches import generator_of, held_out_batches
+from ..data.dataset import TrainingImages
 from ..data.encoded_prompts import EncodedPrompts
-from ..diffusion.denoiser import Denoiser, picture_weight, timestep_density
-from ..diffusion.loss import Regularizers, cache_teacher, gradients, loss_of
-from ..diffusion.preservation import PromptPreservation, prior_preservation, prompt_preservation
+from ..diffusion.denoiser import Denoiser, loss_weights, timestep_density
+from ..diffusion.loss import DiffusionLoss
+from ..diffusion.preservation import PromptPreservation, Regularizers
 from ..errors import ImageToPromptError
 from ..initialization.gradient_init import gradient_directions
 from ..initialization.pca_init import prompt_pca_directions
 from ..projector import Projection
 from .adamw import AdamW
+from .checks import check_run
 from .parameters import TrainableParameters
-from .presets import TrainingConfig
-
-# Streams of randomness of their own, far from any step's number.
-_KEPT, _LISTENING, _SKETCH, _PRIOR = (part << 40 for part in (3, 4, 5, 6))
+from .release import released
+from .sampler import StepSampler
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,12 @@ class Trainer:
     """Trains one projection. Every method leaves the denoiser, tower and inputs as they were.
 
     null: (1, 77, D), the encoded empty prompt; its slot 0 is the SOS state. tower: the vision
-    half, only where the recipe trains deep prompts. held_out: a few pictures that are only
-    looked at, to choose the best state. chunk: how many noisy pictures the model sees at a time,
-    0: a whole step's; fewer need less memory and give the same up to rounding. planned: number
-    of steps over which the rate falls to a tenth; 0: it stays. texts: whose say is kept, where
-    the recipe keeps some. prior: pictures of other kinds that are to stay as they are drawn,
-    where the recipe has some; none: nothing is done about them.
+    encoder, only where the configuration trains deep prompts. held_out: a few images that only
+    serve to choose the best state. micro_batch_size: noisy images that the model sees at once,
+    0: a whole step's; fewer need less memory and give the same up to rounding. schedule_steps:
+    number of steps over which the learning rate falls to a tenth; 0: it stays. prompts: for
+    prompt preservation, where the configuration has some. prior: images of other kinds for prior
+    preservation, where the configuration has some; None: there is none.
     Works inside inference mode. Raises ImageToPromptError before any work if something does
     not fit.
     """
@@ -69,55 +71,67 @@ class Trainer:
         self,
         denoiser: Denoiser,
         projection: Projection,
-        pictures: TrainingImages,
+        images: TrainingImages,
         null: Tensor,
-        recipe: TrainingConfig,
+        config: TrainingConfig,
         seed: int,
         held_out: TrainingImages | None = None,
         tower: VisionTower | None = None,
-        chunk: int = 0,
-        planned: int = 0,
-        texts: EncodedPrompts | None = None,
+        micro_batch_size: int = 0,
+        schedule_steps: int = 0,
+        prompts: EncodedPrompts | None = None,
         prior: TrainingImages | None = None,
     ) -> None:
-        others = (held_out, prior)
-        check_run(denoiser, projection, pictures, null, recipe, others, tower is not None, texts)
-        self.denoiser, self.recipe, self.seed, self.tower = denoiser, recipe, seed, tower
-        self.chunk, self.planned = chunk, planned
+        sets = [some for some in (images, held_out, prior) if some is not None]
+        check_run(denoiser, projection, sets, null, config, prompts, tower is not None)
+        self.denoiser, self.config, self.seed = denoiser, config, seed
+        self.schedule_steps = schedule_steps
         with torch.inference_mode(False):
-            self.pictures = pictures.owned()
-            self.held_out = None if held_out is None else held_out.owned()
-            self.prior = None if prior is None else prior.owned()
-            device = pictures.embeds.device
-            self.texts = None if texts is None else texts.owned(device)
-            self.density, self.loss_weights = _times(denoiser, recipe)
-            self.null = null.detach().float().to(device, copy=True)
-            self.trainable = TrainableParameters(
-                projection,
-                recipe,
-                denoiser,
-                self._keys(projection),
-                tower,
-                generator_of(seed, -1),
-                device,
+            device = images.embeds.device
+            own_null = null.detach().float().to(device, copy=True)
+            density, weights = _noise_weighting(denoiser, config)
+            self.held_out = None if held_out is None else held_out.detached_copy()
+            self.sampler = StepSampler(
+                images.detached_copy(),
+                density,
+                config,
+                seed,
+                own_null[0, 0],
+                None if prompts is None else prompts.detached_copy(device),
+                None if prior is None else prior.detached_copy(),
             )
-            self.adam = AdamW(self.trainable.values)
-        self._kept: dict[int, PromptPreservation] = {}
+            self.loss = DiffusionLoss(denoiser, own_null, weights, config, tower, micro_batch_size)
+            self.parameters = self._parameters(projection, tower, device)
+            self.optimizer = AdamW(self.parameters.values)
+        self._cached: dict[int, PromptPreservation] = {}
         self.losses: list[float] = []
         self.held_out_losses: list[tuple[int, float]] = []
         self.best: dict[str, Tensor] | None = None
-        self._check_parts()
+        self._check_adapters()
 
-    def _keys(self, projection: Projection) -> Tensor:
-        prompts = projection.apply(self.pictures.embeds)
-        return prompt_pca_directions(prompts, self.null[0], self.recipe.cross_rank)
+    def _parameters(
+        self, projection: Projection, tower: VisionTower | None, device: torch.device
+    ) -> TrainableParameters:
+        lora, directions = self.config.lora, None
+        if lora is not None and lora.targets == "cross-attention" and lora.rank:
+            prompts = projection.apply(self.images.embeds)
+            directions = prompt_pca_directions(prompts, self.loss.null[0], lora.rank)
+        generator = generator_of(self.seed, -1)
+        return TrainableParameters(
+            projection, self.config, self.denoiser, directions, tower, generator, device
+        )
 
-    def _check_parts(self) -> None:
-        live = self.trainable.live
-        if live.cross_attention is not None:
-            check_maps(live.cross_attention, self.denoiser.layers)
-        if live.vision is not None and self.tower is not None:
-            check_tower(live.vision, self.tower)
+    def _check_adapters(self) -> None:
+        current, tower = self.parameters.current, self.loss.tower
+        if current.cross_attention is not None:
+            check_maps(current.cross_attention, self.denoiser.linear_shapes)
+        if current.vision is not None and tower is not None:
+            check_tower(current.vision, tower)
+
+    @property
+    def images(self) -> TrainingImages:
+        """The images that are trained on."""
+        return self.sampler.images
 
     @property
     def steps_done(self) -> int:
@@ -126,8 +140,8 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every picture is seen once (rounded up)."""
-        return -(-len(self.pictures) // self.recipe.pictures)
+        """Steps in which every image is seen once (rounded up)."""
+        return -(-len(self.images) // self.config.batch_size)
 
     @property
     def best_loss(self) -> float | None:
@@ -135,156 +149,112 @@ class Trainer:
         return min((loss for _, loss in self.held_out_losses), default=None)
 
     def step(self) -> float:
-        """One step of the optimiser; returns the loss, diffusion loss of the pictures only.
+        """One step of the optimiser; returns the diffusion loss of the step's images.
 
-        Raises ImageToPromptError if the loss is not finite; the values are then those of the
-        step before.
+        Raises ImageToPromptError if the loss is not finite. Whatever is raised, values and moments
+        are those of the step before, but that A may have been initialised.
         """
-        with torch.inference_mode(False), torch.enable_grad():
+        with released(), torch.inference_mode(False), torch.enable_grad():
             if not self.losses:
-                self._listen()
-            loss, slopes = gradients(self, self._batch(), self._keeping())
-            self._check_finite({**slopes, "loss": torch.tensor(loss)})
-            self.adam.update(self.trainable.values, slopes, self._rates(), self.recipe.decay)
+                self._initialize_from_gradients()
+            loss, grads = self.loss.gradients(
+                self.parameters.initial,
+                self.parameters.current,
+                self.parameters.trained,
+                self.sampler.batch(self.steps_done),
+                self.regularizers(),
+            )
+            self._check_finite({**grads, "loss": torch.tensor(loss)})
+            self.optimizer.update(
+                self.parameters.values, grads, self.learning_rates(), self.config.weight_decay
+            )
         self.losses.append(loss)
         return loss
 
-    def _check_finite(self, slopes: Mapping[str, Tensor]) -> None:
-        if not all(bool(slope.isfinite().all()) for slope in slopes.values()):
+    def _check_finite(self, tensors: Mapping[str, Tensor]) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise ImageToPromptError(
                 "a finite loss",
                 f"infinite or NaN numbers at step {self.steps_done + 1}",
                 "Use a lower learning_rate, or check model and vae for NaN.",
             )
 
-    def _listen(self) -> None:
-        """Turn the deltas of whole blocks to what the loss asks of these pictures."""
-        names, batches = self.trainable.listening, []
-        if not names or not self.recipe.listen:
+    def _initialize_from_gradients(self) -> None:
+        """Set A of the transformer blocks' new deltas, where the configuration says so."""
+        modules, batches = self.parameters.fresh_modules, self.sampler.initialization_batches()
+        if not modules or not batches:
             return
-        for turn in range(self.recipe.listen):
-            chosen = epoch_batch(len(self.pictures), self.recipe.pictures, turn, self.seed)
-            generator = generator_of(self.seed, _LISTENING + turn)
-            batches.append(
-                batch_of(self.pictures, chosen, self.recipe.levels, self.density, generator)
-            )
-        found = gradient_directions(self, names, batches, generator_of(self.seed, _SKETCH))
-        self._check_finite(found)
-        self.trainable.listen(found)
-
-    def _batch(self) -> Batch:
-        generator = generator_of(self.seed, self.steps_done)
-        return batch_of(self.pictures, self._chosen(), self.recipe.levels, self.density, generator)
-
-    def _chosen(self) -> list[int]:
-        return epoch_batch(len(self.pictures), self.recipe.pictures, self.steps_done, self.seed)
-
-    def _keeping(self) -> Regularizers:
-        recipe, texts, pictures = self.recipe, None, None
-        if recipe.keep and self.texts is not None:
-            texts = self._kept_texts()
-        if recipe.prior and self.prior is not None:
-            sos, generator = self.null[0, 0], generator_of(self.seed, _PRIOR + self.steps_done)
-            pictures = prior_preservation(self.prior, recipe.prior, self.density, sos, generator)
-        return Regularizers(texts, pictures)
-
-    def _kept_texts(self) -> PromptPreservation:
-        """Those of this step: new ones, or one of a few sets of which the model is asked once."""
-        recipe, sets = self.recipe, self.recipe.keep_sets
-        turn = self.steps_done % sets if sets else self.steps_done
-        if turn in self._kept:
-            return self._kept[turn]
-        chosen = epoch_batch(len(self.pictures), recipe.pictures, turn, self.seed)
-        generator = generator_of(self.seed, _KEPT + turn)
-        kept = prompt_preservation(
-            self.pictures,
-            chosen,
-            recipe.keep,
-            self.density,
-            self.texts,
-            recipe.strongest,
-            generator,
+        found = gradient_directions(
+            self.loss,
+            self.parameters.initial,
+            self.parameters.current,
+            modules,
+            batches,
+            self.sampler.sketch_generator(),
         )
-        kept = replace(kept, centred=self.trainable.start.centred)
-        if sets:
-            self._kept[turn] = kept = replace(kept, said=cache_teacher(self, kept))
-        return kept
+        self._check_finite(found)
+        self.parameters.set_directions(found)
 
-    def _rates(self) -> dict[str, float]:
-        if not self.planned:
-            return self.trainable.rates
-        left = max(0.1, 1 - 0.9 * self.steps_done / self.planned)
-        return {name: left * rate for name, rate in self.trainable.rates.items()}
+    def regularizers(self) -> Regularizers:
+        """The preservation batches of the next step."""
+        return Regularizers(
+            self._prompt_preservation(), self.sampler.prior_preservation(self.steps_done)
+        )
+
+    def _prompt_preservation(self) -> PromptPreservation | None:
+        """New for every step, or one of a few sets whose teacher predictions are computed once."""
+        sets = self.config.preservation.preserve_cache
+        turn = self.steps_done % sets if sets else self.steps_done
+        if turn in self._cached:
+            return self._cached[turn]
+        found = self.sampler.prompt_preservation(turn)
+        if found is not None:
+            found = replace(found, centred=self.parameters.initial.centred)
+        if found is not None and sets:
+            teacher = self.loss.cache_teacher(self.parameters.initial, found)
+            self._cached[turn] = found = replace(found, teacher_prediction=teacher)
+        return found
+
+    def learning_rates(self) -> dict[str, float]:
+        """AdamW's learning rate of every tensor in the next step."""
+        if not self.schedule_steps:
+            return self.parameters.rates
+        left = max(0.1, 1 - 0.9 * self.steps_done / self.schedule_steps)
+        return {name: left * rate for name, rate in self.parameters.rates.items()}
 
     def validate(self) -> float:
-        """Mean loss on the held-out pictures, at fixed noise; remembers the best state.
+        """Mean loss of the held-out images, at fixed noise; remembers the best state.
 
-        Raises ImageToPromptError if there are none.
+        A loss that is not a number counts as infinite. Raises ImageToPromptError if there are no
+        held-out images.
         """
         if self.held_out is None:
-            raise ImageToPromptError("held-out pictures", "none", "Hold out at least one.")
-        batches = held_out_batches(self.held_out, self.density, self.seed)
-        with torch.inference_mode(False), torch.no_grad():
-            losses = [loss_of(self, batch) for batch in batches]
-            loss = float(torch.stack(losses).mean())
+            raise ImageToPromptError("held-out images", "none", "Hold out at least one.")
+        batches = held_out_batches(self.held_out, self.sampler.density, self.seed)
+        with released(), torch.inference_mode(False), torch.no_grad():
+            losses = [self.loss.value(self.parameters.current, batch) for batch in batches]
+            mean = float(torch.stack(losses).mean())
+            loss = math.inf if math.isnan(mean) else mean
             if self.best_loss is None or loss < self.best_loss:
-                self.best = self.trainable.copies()
+                self.best = self.parameters.snapshot()
         self.held_out_losses.append((self.steps_done, loss))
         return loss
 
     def current(self) -> Projection:
-        """The projection as it stands; at step 0 it gives what the given one gives, bit for bit."""
+        """The projection as it stands; at step 0 its outputs are the given one's, bit for bit."""
         with torch.inference_mode(False):
-            return self.trainable.frozen()
+            return self.parameters.export()
 
     def result(self) -> Projection:
         """The best by held-out loss where `validate` was called, else `current()`."""
         with torch.inference_mode(False):
-            return self.trainable.frozen(self.best)
+            return self.parameters.export(self.best)
 
 
-def _times(denoiser: Denoiser, recipe: TrainingConfig) -> tuple[Tensor, Tensor]:
-    """How often each time step is drawn, and how much its error counts, (T,) each."""
-    kind, schedule = denoiser.prediction, denoiser.alphas_cumprod
-    density = timestep_density(kind, schedule, recipe.snr_limit, recipe.uniform)
-    weights = picture_weight(kind, schedule, recipe.layout)
-    # Scaled to a mean of 1 over a run, so that the loss is read as ever.
-    return density, weights / (weights * density).sum()
-
-
-def refine(trainer: Trainer, steps: int) -> Iterator[Progress]:
-    """Take steps until `steps` are done, yielding after each one."""
-    while trainer.steps_done < steps:
-        loss = trainer.step()
-        yield Progress(trainer.steps_done, steps, loss)
-
-
-def fit(trainer: Trainer, epochs: int, patience: int = 10) -> Iterator[Progress]:
-    """Take epochs, validating before the first and after each, and stop early.
-
-    Stops when the held-out loss has not improved for `patience` epochs; without held-out
-    pictures all epochs are taken. Yields after each step; `trainer.result()` is then the best.
-    """
-    each = trainer.steps_per_epoch
-    judged = trainer.held_out is not None
-    if judged and _unjudged(trainer):
-        trainer.validate()
-    while trainer.steps_done < epochs * each and not _stale(trainer, patience):
-        loss = trainer.step()
-        ends = judged and trainer.steps_done % each == 0
-        held_out = trainer.validate() if ends else None
-        yield Progress(trainer.steps_done, epochs * each, loss, held_out)
-
-
-def _unjudged(trainer: Trainer) -> bool:
-    """Whether an epoch has ended, or none begun, without a look at the held-out pictures.
-
-    So it is before the first step, and where a run was interrupted while it looked.
-    """
-    looked = {step for step, _ in trainer.held_out_losses}
-    return trainer.steps_done % trainer.steps_per_epoch == 0 and trainer.steps_done not in looked
-
-
-def _stale(trainer: Trainer, patience: int) -> bool:
-    losses = [loss for _, loss in trainer.held_out_losses]
-    return len(losses) > patience and min(losses[-patience:]) > min(losses)
+def _noise_weighting(denoiser: Denoiser, config: TrainingConfig) -> tuple[Tensor, Tensor]:
+    """Probability of each time step, and its weight in the loss, (T,) each."""
+    kind, schedule, noise = denoiser.prediction_type, denoiser.alphas_cumprod, config.noise
+    density = timestep_density(
+        kind, schedule, noise.sampling_min_snr_gamma, noise.uniform_timestep_fraction
+    )
+    return density, loss_weights(kind, schedule, noise.loss_min_snr_gamma, density)

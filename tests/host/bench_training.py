@@ -24,6 +24,28 @@ from image_to_prompt.workflows.checkout import ROOT
 
 SIDE, BATCH = 16, 16  # of latents; noisy pictures in a step
 STEPS, WARM = 30, 9  # of a refinement; until it has listened and knows what it shall keep
+LORA_WIDGETS = {
+    "batch_size": 1,
+    "grad_accumulation_steps": 1,
+    "learning_rate": 5e-4,
+    "rank": 8,
+    "optimizer": "AdamW",
+    "loss_function": "MSE",
+    "seed": 0,
+    "training_dtype": "fp32",
+    "lora_dtype": "fp32",
+    "algorithm": "LoRA",
+    "gradient_checkpointing": False,
+    "existing_lora": "[None]",
+}
+# Those that hosts have which write their nodes with a schema.
+NEWER_LORA_WIDGETS = {
+    "quantized_backward": False,
+    "checkpoint_depth": 1,
+    "offloading": False,
+    "bucket_mode": False,
+    "bypass_mode": False,
+}
 OURS, THEIRS = "ours", "the host's"
 
 
@@ -85,7 +107,7 @@ def generation_rows(repeats: int) -> dict:
     import torch
 
     import nodes as core
-    from image_to_prompt.nodes.host.patches import patch_model
+    from image_to_prompt.nodes.host.model.patches import patch_model
 
     trainer = trainer_of(1)
     trainer.step()
@@ -144,14 +166,19 @@ def trainer_of(batch: int):
         0.3,
         768,
     )
-    recipe = next(iter(REFINE.values()))
-    kept = recipe.keep if batch > recipe.keep else 0
-    recipe = replace(recipe, levels=batch - kept, keep=kept)
+    config = next(iter(REFINE.values()))
+    pairs = config.preservation.preserve_pairs
+    pairs = pairs if batch > pairs else 0
+    config = replace(
+        config,
+        noise=replace(config.noise, timesteps_per_image=batch - pairs),
+        preservation=replace(config.preservation, preserve_pairs=pairs),
+    )
     pictures = TrainingImages((torch.randn(4, SIDE, SIDE),), torch.randn(1, 768))
     null = torch.randn(1, 77, 768)
-    texts = EncodedPrompts(torch.randn(8, 77, 768), (5,) * 8)
+    prompts = EncodedPrompts(torch.randn(8, 77, 768), (5,) * 8)
     denoiser = HostDenoiser(small_model(), 768)
-    return Trainer(denoiser, projection, pictures, null, recipe, 0, texts=texts)
+    return Trainer(denoiser, projection, pictures, null, config, 0, prompts=prompts)
 
 
 def our_step(batch: int):
@@ -184,35 +211,22 @@ def host_lora_steps():
     model = small_model()
     if hasattr(model, "cached_patcher_init"):  # newer hosts train a copy that they load anew
         model.cached_patcher_init = (lambda **_: small_model(), ())
-    widgets = {
-        "batch_size": 1,
-        "grad_accumulation_steps": 1,
-        "learning_rate": 5e-4,
-        "rank": 8,
-        "optimizer": "AdamW",
-        "loss_function": "MSE",
-        "seed": 0,
-        "training_dtype": "fp32",
-        "lora_dtype": "fp32",
-        "algorithm": "LoRA",
-        "gradient_checkpointing": False,
-        "existing_lora": "[None]",
-    }
-    newer = {
-        "quantized_backward": False,
-        "checkpoint_depth": 1,
-        "offloading": False,
-        "bucket_mode": False,
-        "bypass_mode": False,
-    }
     latents = {"samples": torch.randn(1, 4, SIDE, SIDE)}
     prompt = [[torch.randn(1, 77, 768), {}]]
 
     def steps(count: int):
-        given = {"model": model, "latents": latents, "positive": prompt, "steps": count, **widgets}
+        given = {
+            "model": model,
+            "latents": latents,
+            "positive": prompt,
+            "steps": count,
+            **LORA_WIDGETS,
+        }
         with torch.inference_mode():
             if hasattr(TrainLoraNode, "execute"):
-                TrainLoraNode.execute(**{k: [v] for k, v in {**given, **newer}.items()})
+                TrainLoraNode.execute(
+                    **{k: [v] for k, v in {**given, **NEWER_LORA_WIDGETS}.items()}
+                )
             else:
                 TrainLoraNode().train(**given)
 

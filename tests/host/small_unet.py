@@ -10,6 +10,8 @@ from torch import Tensor
 
 # The smallest that the host takes for SD 1.x and that has every place a cross-attention can have.
 SMALL = {"channel_mult": (1,), "num_res_blocks": 1, "depths": (1,)}
+# As few blocks, with a second width: what FreeU and HyperTile change has 640 channels.
+TWO_WIDTHS = {"channel_mult": (1, 2), "num_res_blocks": 1, "depths": (1, 1)}
 FULL = {"channel_mult": (1, 2, 4, 4), "num_res_blocks": 2, "depths": (1, 1, 1, 0)}
 PREFIX = "model.diffusion_model."
 

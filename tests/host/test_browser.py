@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from image_to_prompt.workflows.authoring import build
-from image_to_prompt.workflows.authoring import node_specs as kinds
+from image_to_prompt.workflows.authoring.node_specs import CHECKPOINT, CLIP, NODE_SPECS
 from image_to_prompt.workflows.comfyui import hosts, server
 
 try:
@@ -42,8 +42,8 @@ SECONDS = 180_000  # of patience, in the page's milliseconds: a CPU may be busy
 PAGES = sorted(path for path in build.files() if path.parent == Path("."))
 # What the workflows ask for; the last is what the one before it leaves behind.
 MODEL_FILES = (
-    ("checkpoints", kinds.CHECKPOINT),
-    ("clip_vision", kinds.CLIP),
+    ("checkpoints", CHECKPOINT),
+    ("clip_vision", CLIP),
     ("projections", "fitted_00001_.safetensors"),
 )
 # What the page asks for and a new user does not have yet.
@@ -172,11 +172,9 @@ def workflow(request, opened, url, host_path, own_errors):
     # After own_errors: a browser asks for some files, like its icon, for the first page only.
     version = hosts.host_in(host_path).version
     nodes = json.loads(build.files()[request.param])["nodes"]
-    for kind in (
-        kinds.NODE_SPECS[node["type"]] for node in nodes if node["type"] in kinds.NODE_SPECS
-    ):
-        if _parts(kind.since) > _parts(version):
-            pytest.skip(f"this host has no {kind.title}, which came with {kind.since}")
+    for spec in (NODE_SPECS[node["type"]] for node in nodes if node["type"] in NODE_SPECS):
+        if _parts(spec.since) > _parts(version):
+            pytest.skip(f"this host has no {spec.title}, which came with {spec.since}")
     if version in WITHOUT_ADDRESSES:
         page, errors = opened()
         page.wait_for_timeout(1000)

@@ -5,12 +5,21 @@ Random weights: wiring and arithmetic only.
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
 from image_to_prompt.projection import FullDelta, ImageToPromptError, LoRADelta, UNetDeltas
 from image_to_prompt.tests.host import small_unet
-from image_to_prompt.tests.host.training_tools import generator, leftovers, predicted, weights
+from image_to_prompt.tests.host.training_tools import (
+    Stop,
+    alive_in_graphs,
+    generator,
+    leftovers,
+    predicted,
+    weights,
+)
 
 STORED = [None, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
 
@@ -27,8 +36,8 @@ def model(state):
 
 @pytest.fixture
 def parts(host):
-    from image_to_prompt.nodes.host import patches as host_patches
     from image_to_prompt.nodes.host import unet as host_unet
+    from image_to_prompt.nodes.host.model import patches as host_patches
 
     return host_unet, host_patches
 
@@ -55,7 +64,7 @@ def gradients(denoiser):
     with torch.inference_mode(False), torch.enable_grad():
         noisy, times, context = inputs()
         context.requires_grad_(True)
-        deltas = change(denoiser.layers, requires_grad=True)
+        deltas = change(denoiser.linear_shapes, requires_grad=True)
         denoiser.predict(noisy, times, context, deltas).square().mean().backward()
         name = "middle_block.1.transformer_blocks.0.attn2.to_v"
         return torch.cat([context.grad.flatten(), deltas[name].up.grad.flatten()])
@@ -81,13 +90,15 @@ def test_signal_power_is_that_of_stable_diffusion(model, parts):
 @pytest.mark.parametrize("kind", [LoRADelta, FullDelta])
 def test_a_change_in_training_is_the_change_of_the_patched_model(model, parts, kind):
     denoiser = parts[0].HostDenoiser(model, 768)
-    deltas = change(denoiser.layers)
+    deltas = change(denoiser.linear_shapes)
     if kind is FullDelta:
         deltas = {name: FullDelta(delta.weight()) for name, delta in deltas.items()}
     patched = parts[1].patch_model(model, UNetDeltas(deltas), 1.0)
     plain = parts[0].HostDenoiser(model, 768).predict(*inputs(), {})
     trained = denoiser.predict(*inputs(), deltas)
-    patched.remove_attachments(parts[0].ATTACHMENT)
+    from image_to_prompt.nodes.host.model.checks import ATTACHMENT
+
+    patched.remove_attachments(ATTACHMENT)
     applied = parts[0].HostDenoiser(patched, 768).predict(*inputs(), {})
     assert torch.allclose(trained, applied, atol=1e-5)
     assert (trained - plain).norm() > 1e-3 * plain.norm()
@@ -98,7 +109,7 @@ def test_a_gradient_is_the_finite_difference(model, parts):
     slope = gradients(denoiser)
     noisy, times, context = inputs()
     direction = torch.randn(context.shape, generator=generator(5))
-    deltas = change(denoiser.layers)
+    deltas = change(denoiser.linear_shapes)
 
     def loss(step):
         return denoiser.predict(noisy, times, context + step * direction, deltas).square().mean()
@@ -135,6 +146,31 @@ def test_activations_computed_again_give_the_same_gradients(state, parts, infere
     assert not leftovers(model.model)
 
 
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_no_graph_outlives_a_failure_even_before_garbage_is_collected(
+    model, parts, gradient_checkpointing, where
+):
+    def fail(*_):
+        raise Stop
+
+    def fail_in_hook(_, __, output):
+        output.register_hook(fail) if where == "backward" else fail()
+
+    handle = model.model.diffusion_model.out.register_forward_hook(fail_in_hook)
+    before = alive_in_graphs()
+    gc.disable()
+    try:
+        with pytest.raises(Stop) as held:
+            gradients(parts[0].HostDenoiser(model, 768, gradient_checkpointing))
+        assert alive_in_graphs(collect=False) > before, "the error's traceback holds its frames"
+        del held
+        assert alive_in_graphs(collect=False) <= before
+    finally:
+        gc.enable()
+        handle.remove()
+
+
 def test_activations_computed_again_are_not_kept(model, parts):
     def size(gradient_checkpointing):
         kept = []
@@ -159,9 +195,11 @@ def test_the_model_keeps_its_weights_whatever_mode_it_was_loaded_in(state, parts
     assert not leftovers(model.model)
 
 
-def test_weights_are_lent_in_their_own_memory(model, parts):
+def test_autograd_sees_the_weights_in_their_own_memory(model):
+    from image_to_prompt.nodes.host.autograd_weights import autograd_weights
+
     unet = model.model.diffusion_model
-    lent = parts[0].autograd_weights(unet, torch.device("cpu"))
+    lent = autograd_weights(unet, torch.device("cpu"))
     for name, weight in unet.named_parameters():
         assert lent[name].data_ptr() == weight.data_ptr()
         assert not lent[name].is_inference() and not lent[name].requires_grad
@@ -171,7 +209,7 @@ def test_v_prediction_is_recognised(model, parts):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     patched = ModelSamplingDiscrete().patch(model, "v_prediction", False)[0]
-    assert parts[0].HostDenoiser(patched, 768).prediction == "v"
+    assert parts[0].HostDenoiser(patched, 768).prediction_type == "v"
     assert parts[0].HostDenoiser(model, 768).prediction == "epsilon"
     other = ModelSamplingDiscrete().patch(model, "x0", False)[0]
     with pytest.raises(ImageToPromptError, match="epsilon"):

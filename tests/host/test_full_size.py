@@ -13,12 +13,14 @@ import torch
 from image_to_prompt.projection import (
     REFINE,
     ClipIdentity,
+    LoRAConfig,
     Projection,
+    ResidualConfig,
     Trainer,
     TrainingImages,
     save_projection,
 )
-from image_to_prompt.projection.adapters.lora import reading
+from image_to_prompt.projection.adapters.unet_deltas import cross_kv
 from image_to_prompt.tests.host import small_unet
 from image_to_prompt.tests.host.training_tools import QUICK, generator, leftovers, predicted
 
@@ -43,16 +45,14 @@ def refined(model, request):
     from image_to_prompt.nodes.host.unet import HostDenoiser
 
     largest = next(iter(REFINE.values()))
-    assert largest.transformer and largest.transformer_rank == QUICK.transformer_rank == 8
-    parts = {"cross_attention": 0.0, "cross_rank": 8, "residual_rank": 8, request.param: 1.0}
-    if request.param == "transformer":
-        parts |= {"listen": 1, "directions": 1.0}
-    recipe = replace(QUICK, **parts)
+    assert largest.lora.targets == "transformer blocks" and largest.lora.rank == 8
+    lora = largest.lora if request.param == "transformer" else LoRAConfig()
+    config = replace(QUICK, residual=ResidualConfig(rank=8), lora=lora)
     denoiser = HostDenoiser(model, 768)
     latents = (torch.randn(4, 8, 8, generator=generator(0)),)
     pictures = TrainingImages(latents, torch.randn(1, 768, generator=generator(1)))
     null = torch.randn(1, 77, 768, generator=generator(2))
-    trainer = Trainer(denoiser, projection(), pictures, null, recipe, 0)
+    trainer = Trainer(denoiser, projection(), pictures, null, config, 0)
     trainer.step()
     return trainer.result()
 
@@ -69,10 +69,10 @@ def projection() -> Projection:
 
 
 def test_all_sixteen_cross_attentions_are_found_under_the_names_of_checkpoints(model):
-    from image_to_prompt.nodes.host.unet import layers_of
+    from image_to_prompt.nodes.host.model.checks import layers_of
 
     layers = layers_of(model)
-    maps = reading(layers)
+    maps = cross_kv(layers)
     expected = {
         f"{block}.transformer_blocks.0.attn2.{part}"
         for block in BLOCKS
@@ -86,12 +86,12 @@ def test_all_sixteen_cross_attentions_are_found_under_the_names_of_checkpoints(m
 
 
 def test_every_one_of_them_is_trained_and_patched(model, refined, tmp_path):
-    from image_to_prompt.nodes.host.patches import patch_model
-    from image_to_prompt.nodes.host.unet import layers_of
+    from image_to_prompt.nodes.host.model.checks import layers_of
+    from image_to_prompt.nodes.host.model.patches import patch_model
 
     deltas = refined.cross_attention.deltas
     layers = layers_of(model)
-    assert deltas.keys() in (layers.keys(), reading(layers).keys())
+    assert deltas.keys() in (layers.keys(), cross_kv(layers).keys())
     assert all(delta.weight().norm() > 0 for delta in deltas.values())
     plain = predicted(model)
     patched = patch_model(model, refined.cross_attention, 1.0)

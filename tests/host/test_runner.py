@@ -21,11 +21,12 @@ from PIL import Image
 
 from image_to_prompt.projection import load_file, save_projection
 from image_to_prompt.workflows import run
+from image_to_prompt.workflows.api_client import client, events
+from image_to_prompt.workflows.api_client.inputs import nodes_of, with_inputs
 from image_to_prompt.workflows.authoring import build
-from image_to_prompt.workflows.authoring import node_specs as kinds
-from image_to_prompt.workflows.comfyui import client, hosts, server
-from image_to_prompt.workflows.comfyui.inputs import fill, nodes_of
-from image_to_prompt.workflows.demo_parts import demo_assets as material
+from image_to_prompt.workflows.authoring.node_specs import NODE_SPECS
+from image_to_prompt.workflows.comfyui import hosts, server
+from image_to_prompt.workflows.demo_parts import miniature
 
 STEPS = 2
 APIS = {path.stem: path for path in build.files() if path.parent.name == "api"}
@@ -60,7 +61,7 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(found, base):
     """A running host: its address, and the settings that name the miniature's files."""
-    checkpoint, clip = material.wide_files(material.weights())
+    checkpoint, clip = miniature.wide_files(miniature.weights())
     settings = {
         "checkpoint": server.place(base, "checkpoints", checkpoint),
         "clip_vision": server.place(base, "clip_vision", clip),
@@ -68,7 +69,7 @@ def served(found, base):
         "steps": STEPS,
         "seed": 1,
     }
-    folder = base / "input" / kinds.NODE_SPECS[FOLDER].widgets["folder"]
+    folder = base / "input" / NODE_SPECS[FOLDER].widgets["folder"]
     folder.mkdir(parents=True)
     for width in (64, 72):  # a folder of pictures has several sizes
         Image.linear_gradient("L").resize((width, 64)).save(folder / f"{width}.png")
@@ -80,7 +81,7 @@ def served(found, base):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return [ref.path for ref in material.world_pictures(tmp_path_factory.mktemp("pictures"))]
+    return [ref.path for ref in miniature.world_pictures(tmp_path_factory.mktemp("pictures"))]
 
 
 def workflow(name: str) -> dict:
@@ -147,7 +148,7 @@ def test_a_second_run_with_unchanged_inputs_does_no_work(name, served, pictures)
     graph, settings = prepared(name, served)
     images = [client.upload(url, path) for path in pictures[: len(nodes_of(graph, "LoadImage"))]]
     # A seed of its own, so that the first run works even if another test ran this graph.
-    filled = fill(graph, images, (), settings | {"seed": 7})
+    filled = with_inputs(graph, images, (), settings | {"seed": 7})
     assert {"KSampler", "VAEDecode", "SaveImage"} <= worked(url, filled)
     assert worked(url, filled) == set()
 
@@ -156,8 +157,8 @@ def test_a_changed_text_redoes_only_what_hangs_on_it(served, pictures):
     url, settings = served
     image = client.upload(url, pictures[0])
     own = settings | {"width": 64, "height": 64, "seed": 8}
-    worked(url, fill(workflow("edit"), [image], ["in the snow"], own))
-    again = worked(url, fill(workflow("edit"), [image], ["at night"], own))
+    worked(url, with_inputs(workflow("edit"), [image], ["in the snow"], own))
+    again = worked(url, with_inputs(workflow("edit"), [image], ["at night"], own))
     assert again == {"ImageToPromptEmbed", "KSampler", "VAEDecode", "SaveImage"}
 
 
@@ -193,7 +194,7 @@ def test_a_changed_projection_file_is_loaded_again_and_an_equal_one_is_not(serve
 
 def test_without_a_socket_library_the_run_is_polled(served, pictures, tmp_path, monkeypatch):
     url, settings = served
-    monkeypatch.setattr(client, "websocket", None)
+    monkeypatch.setattr(events, "websocket", None)
     small = settings | {"width": 64, "height": 64}
     [path] = run.run_workflow(url, workflow("variation"), tmp_path, pictures[:1], settings=small)
     assert Image.open(path).size == (64, 64)
@@ -243,15 +244,18 @@ def test_the_command_saves_a_picture_and_prints_its_place(served, pictures, tmp_
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal to send")
-def test_control_c_ends_the_servers_run_too(served, pictures, tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["control-c", "sigterm"]
+)
+def test_a_signal_ends_the_servers_run_too(sent, code, served, pictures, tmp_path):
     url, settings = served
     line = command(url, settings, pictures, "--steps", "5000", "--out", str(tmp_path))
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     for text in process.stderr:
         if "KSampler" in text:
             break
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    process.send_signal(sent)
+    assert process.wait(60) == code
     deadline = time.monotonic() + 120  # the step it is in is finished first
     while server.get_json(f"{url}/queue")["queue_running"]:
         assert time.monotonic() < deadline, "the server still runs it"
@@ -289,5 +293,5 @@ def test_a_host_that_dies_is_shown_with_the_end_of_its_log(found, tmp_path):
 def test_a_host_is_gone_after_the_block_even_if_the_block_fails(found, tmp_path):
     with pytest.raises(ZeroDivisionError), server.start(found, tmp_path) as url:
         _ = 1 / 0
-    with pytest.raises(OSError):
+    with pytest.raises(client.RunError, match="refused"):
         server.get_json(f"{url}/system_stats", seconds=2)

@@ -11,7 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from image_to_prompt.projection import TEXT_ONLY, ImageToPromptError, load_projection, phrases
+from image_to_prompt.projection import (
+    TEXT_ONLY,
+    ImageToPromptError,
+    PreservationConfig,
+    load_projection,
+    phrases,
+)
 from image_to_prompt.tests.host.training_tools import (
     PRESET,
     QUICK,
@@ -237,7 +243,7 @@ def test_texts_that_are_kept_are_encoded_as_core_encodes_them(tools, host):
 
     given = tools.sockets()
     given.pop("image")
-    texts = Models(**given).texts()
+    texts = Models(**given).preserved_prompts()
     assert texts.states.shape == (64, 77, 768) and texts.states.dtype == torch.float32
     phrase = phrases(64)[7]
     with torch.inference_mode():
@@ -248,7 +254,7 @@ def test_texts_that_are_kept_are_encoded_as_core_encodes_them(tools, host):
 
 
 def test_kept_texts_and_pictures_change_what_is_learnt(tools, host, monkeypatch):
-    kept = replace(QUICK, keep=1, prior=1)
+    kept = replace(QUICK, preservation=PreservationConfig(preserve_pairs=1, prior_batch_size=1))
     plain = tools.fit()[1]
     presets = {PRESET: kept}
     monkeypatch.setattr(host.nodes.fit, "FIT", presets)

@@ -10,6 +10,7 @@ import os
 import pytest
 import torch
 
+from image_to_prompt.tests.host import small_unet
 from image_to_prompt.tests.host.training_tools import QUICK, ending, make_tools
 
 
@@ -34,10 +35,10 @@ def folder(host):
         file.unlink()
 
 
-def steps_of(tools, **changed):
+def steps_of(tools, unet=None, **changed):
     """How often the U-Net was called for a gradient: the steps that were left."""
     calls = []
-    unet = tools.model.model.diffusion_model
+    unet = unet or tools.model.model.diffusion_model
     handle = unet.out.register_forward_hook(lambda *_: calls.append(1))
     try:
         tools.fit(epochs=2, held_out=0.0, **changed)
@@ -66,6 +67,36 @@ def test_another_lora_or_strength_is_another_fit(tools, folder, strength):
     left = 3 if strength == 0.5 else 6
     assert steps_of(tools, model=patched(tools, strength)) == left
     assert len(os.listdir(folder)) == (strength != 0.5)
+
+
+@pytest.mark.parametrize("name", ["attn2.to_v", "attn1.to_q", "ff.net.2"])
+def test_a_model_that_differs_in_any_map_is_another_fit(tools, folder, name):
+    key = f"input_blocks.1.1.transformer_blocks.0.{name}.weight"
+    state = small_unet.unet_state(small_unet.SMALL)
+    other = small_unet.host_model({**state, key: 1.1 * state[key]})
+    begin(tools)
+    assert steps_of(tools, model=other, unet=other.model.diffusion_model) == 6
+    assert len(os.listdir(folder)) == 1
+
+
+def test_a_fit_of_an_earlier_version_is_told_and_never_taken_for_this_models(
+    tools, folder, caplog, monkeypatch
+):
+    from image_to_prompt.nodes.host.model.fingerprint import attention_fingerprint
+    from image_to_prompt.nodes.training import session
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(session, "model_fingerprint", attention_fingerprint)
+        begin(tools)
+    [file] = folder.iterdir()
+    content = file.read_bytes()
+    assert "earlier version" not in caplog.text
+    assert steps_of(tools) == 6
+    assert "earlier version" in caplog.text and file.name in caplog.text
+    assert [each.read_bytes() for each in folder.iterdir()] == [content]
+    new_name = caplog.text.partition("rename it to ")[2].split()[0]
+    file.rename(folder / new_name)
+    assert steps_of(tools) == 3, "renamed by a user who knows, it goes on"
 
 
 def test_no_lora_at_all_is_another_fit(tools, folder):
@@ -150,4 +181,15 @@ def test_a_spoilt_file_of_an_unfinished_fit_is_not_in_the_way(tools, folder, cap
     left.write_bytes(b"spoilt")
     tools.fit(epochs=1, held_out=0.0)
     assert "anew" in caplog.text
+    [aside] = folder.iterdir()
+    assert aside.name == f"{left.name}.damaged1" and aside.read_bytes() == b"spoilt"
+    assert str(aside) in caplog.text
+
+
+def test_a_fit_begun_by_another_number_of_threads_goes_on(tools, folder, monkeypatch):
+    """Its encoded texts and images differ by rounding."""
+    begin(tools)
+    null = host_null(tools) * (1 + 1e-6)
+    monkeypatch.setattr("image_to_prompt.nodes.training.session.Models.null_prompt", lambda _: null)
+    assert steps_of(tools) == 3
     assert not os.listdir(folder)

@@ -13,7 +13,7 @@ TYPED = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 # After these the page puts a widget of its own and saves its value too.
 PAGE_WIDGETS = ("control_after_generate", "image_upload")
 FILES = ("ckpt_name", "clip_name", "file", "image", "folder")  # lists of what lies on the disk
-EXECUTED = [name for name, kind in NODE_SPECS.items() if kind.pack != PAGE]
+EXECUTED = [name for name, spec in NODE_SPECS.items() if spec.pack != PAGE]
 APIS = [path for path in build.files() if path.parent.name == "api"]
 
 
@@ -52,18 +52,18 @@ def inputs_of(cls) -> dict[str, tuple[object, dict]]:
     return {name: (spec[0], spec[1] if len(spec) > 1 else {}) for name, spec in both.items()}
 
 
-def is_widget(kind: object) -> bool:
-    return isinstance(kind, list) or kind in TYPED
+def is_widget(type_: object) -> bool:
+    return isinstance(type_, list) or type_ in TYPED
 
 
 @pytest.mark.parametrize("name", EXECUTED)
 def test_sockets_and_widgets_are_the_hosts_in_its_order(name, classes):
-    kind, inputs = NODE_SPECS[name], inputs_of(classes[name])
-    assert list(kind.widgets) == [key for key, (type_, _) in inputs.items() if is_widget(type_)]
-    assert dict(kind.sockets) == {
+    spec, inputs = NODE_SPECS[name], inputs_of(classes[name])
+    assert list(spec.widgets) == [key for key, (type_, _) in inputs.items() if is_widget(type_)]
+    assert dict(spec.sockets) == {
         key: type_ for key, (type_, _) in inputs.items() if not is_widget(type_)
     }
-    assert list(kind.sockets) == [key for key in inputs if key in kind.sockets]
+    assert list(spec.sockets) == [key for key in inputs if key in spec.sockets]
 
 
 @pytest.mark.parametrize("name", EXECUTED)

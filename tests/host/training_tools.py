@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,27 +15,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from image_to_prompt.projection import Projection, TrainingConfig, from_clip_model
+from image_to_prompt.projection import (
+    DeepPromptsConfig,
+    LoRAConfig,
+    NoiseConfig,
+    PreservationConfig,
+    Projection,
+    ResidualConfig,
+    TrainingConfig,
+    from_clip_model,
+)
 from image_to_prompt.tests.host import small_models, small_unet
 
 # One noisy picture a step: the wiring is the same, and a step takes a second.
-QUICK = TrainingConfig(
-    1e-2, embedding=1.0, cross_attention=1.0, residual_rank=2, cross_rank=2, levels=1
-)
-QUICK_FULL = TrainingConfig(
-    1e-2, embedding=1.0, cross_attention=1.0, vision=1.0, residual_rank=2, cross_rank=0, levels=1
-)
-# The way of the default presets: directions from a first gradient, texts kept in sets.
+_SINGLE = NoiseConfig(timesteps_per_image=1)
+QUICK = TrainingConfig(1e-2, ResidualConfig(rank=2), LoRAConfig(rank=2), noise=_SINGLE)
+QUICK_FULL = replace(QUICK, lora=LoRAConfig(rank=0), deep_prompts=DeepPromptsConfig())
+# As the default presets: gradient initialisation, cached sets of prompt preservation.
 QUICK_BLOCKS = TrainingConfig(
     1e-3,
-    transformer=1.0,
-    directions=1.0,
-    transformer_rank=2,
-    listen=1,
-    levels=1,
-    keep=1,
-    keep_sets=2,
-    prior=1,
+    lora=LoRAConfig("transformer blocks", 2, down_lr_scale=1.0, gradient_init_batches=1),
+    noise=_SINGLE,
+    preservation=PreservationConfig(preserve_pairs=1, preserve_cache=2, prior_batch_size=1),
 )
 PRESET = "embedding + cross-attention"
 
@@ -142,9 +143,10 @@ def leftovers(*modules: torch.nn.Module) -> list[str]:
     return found
 
 
-def alive_in_graphs() -> int:
-    """How many tensors of autograd graphs exist."""
-    gc.collect()
+def alive_in_graphs(collect: bool = True) -> int:
+    """How many tensors of autograd graphs exist, garbage in cycles not counted if collected."""
+    if collect:
+        gc.collect()
     tensors = [each for each in gc.get_objects() if type(each) in (Tensor, torch.nn.Parameter)]
     return sum(each.grad_fn is not None or each.grad is not None for each in tensors)
 

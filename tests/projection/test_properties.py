@@ -71,7 +71,7 @@ def test_an_embedding_of_another_width_is_always_refused(width, batch, seed):
     projection = a_projection(5, width, seed)
     for other in (width - 1, width + 1):
         with pytest.raises(
-            ImageToPromptError, match="Use (image embeddings|the CLIP vision encoder)"
+            ImageToPromptError, match=r"Use (image embeddings|the CLIP vision encoder)"
         ):
             projection.apply(normal(batch, other))
 

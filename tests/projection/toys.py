@@ -5,9 +5,19 @@ Random weights: they prove wiring and arithmetic, not that anything learns somet
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from image_to_prompt.projection import EncodedPrompts, TrainingImages
+from image_to_prompt.projection import (
+    EncodedPrompts,
+    LoRAConfig,
+    NoiseConfig,
+    ResidualConfig,
+    TrainingConfig,
+    TrainingImages,
+    TransformersTower,
+)
 from image_to_prompt.tests.fixtures import builders
 
 WIDTH = 32  # of text states and joint space, as `builders.small_projection`
@@ -21,25 +31,25 @@ BLOCKS = {
 class ToyDenoiser:
     """Two cross-attentions from pixels to the context, and nothing else; deterministic."""
 
-    def __init__(self, prediction: str = "epsilon") -> None:
-        self.prediction = prediction
+    def __init__(self, prediction_type: str = "epsilon") -> None:
+        self.prediction_type = prediction_type
         self.alphas_cumprod = torch.linspace(0.999, 0.005, 1000)
-        self.maps = {
+        self.cross_kv_shapes = {
             f"{block}.{leaf}": (size, WIDTH)
             for block, size in BLOCKS.items()
             for leaf in ("to_k", "to_v")
         }
-        self.layers = self.maps
+        self.linear_shapes = self.cross_kv_shapes
         self.weights = {
             name: builders.normal(*shape, seed=30 + i) / WIDTH**0.5
-            for i, (name, shape) in enumerate(self.maps.items())
+            for i, (name, shape) in enumerate(self.cross_kv_shapes.items())
         }
         self.query = {b: builders.normal(n, 4, seed=50) for b, n in BLOCKS.items()}
         self.out = {b: builders.normal(4, n, seed=60) / n for b, n in BLOCKS.items()}
         self.seen: list[int] = []  # pictures of each call
 
-    def predict(self, noisy, times, context, deltas):
-        unknown = set(deltas) - set(self.maps)
+    def predict(self, noisy, timesteps, context, deltas):
+        unknown = set(deltas) - set(self.cross_kv_shapes)
         assert not unknown
         self.seen.append(len(noisy))
         x = noisy.flatten(2).transpose(1, 2)  # (B, h w, 4)
@@ -52,7 +62,7 @@ class ToyDenoiser:
                     gained[leaf] = gained[leaf] + deltas[name](context)
             scores = (x @ self.query[block].T) @ gained["to_k"].transpose(1, 2)
             x = x + scores.div(10).softmax(-1) @ gained["to_v"] @ self.out[block].T
-        x = x * (1 + times[:, None, None] / 1000)
+        x = x * (1 + timesteps[:, None, None] / 1000)
         return x.transpose(1, 2).unflatten(2, noisy.shape[2:])
 
 
@@ -93,6 +103,11 @@ def tiny_clip():
     return clip
 
 
+def tower():
+    """The vision encoder of `tiny_clip` in parts."""
+    return TransformersTower(tiny_clip())
+
+
 def pixels(count: int = 3) -> torch.Tensor:
     return builders.normal(count, 3, 28, 28, seed=90)
 
@@ -101,3 +116,27 @@ def texts(count: int = 5, seed: int = 90) -> EncodedPrompts:
     """Random text states of `count` texts, ends at different places."""
     eos = tuple(1 + place % 7 for place in range(count))
     return EncodedPrompts(builders.normal(count, 77, WIDTH, seed=seed), eos)
+
+
+def changed(config: TrainingConfig, **fields) -> TrainingConfig:
+    """The configuration with other fields, those of its noise and preservation parts included."""
+    parts = {}
+    for name in ("noise", "preservation"):
+        part = getattr(config, name)
+        own = {key: fields.pop(key) for key in list(fields) if hasattr(part, key)}
+        parts[name] = replace(part, **own)
+    return replace(config, **parts, **fields)
+
+
+def gradients(trainer, batch, *regularizers):
+    """The trainer's loss of a batch as it stands, and its gradients."""
+    parameters = trainer.parameters
+    return trainer.loss.gradients(
+        parameters.initial, parameters.current, parameters.trained, batch, *regularizers
+    )
+
+
+def both(learning_rate: float) -> TrainingConfig:
+    """Residual and cross-attention, two time steps a step."""
+    noise = NoiseConfig(timesteps_per_image=2)
+    return TrainingConfig(learning_rate, ResidualConfig(), LoRAConfig(), noise=noise)

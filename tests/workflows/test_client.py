@@ -1,15 +1,23 @@
 """The client against a stand-in server that answers as ComfyUI does; no socket library needed."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from image_to_prompt.workflows import run
-from image_to_prompt.workflows.comfyui import client
+from image_to_prompt.workflows.api_client import client, events, outputs
+from image_to_prompt.workflows.comfyui import hosts
 
+PICTURE = b"\x89PNG\r\n\x1a\n and so on"
 GRAPH = {"7": {"class_type": "ImageToPromptEmbed", "inputs": {}}}
 ENTRY = {
     "outputs": {
@@ -53,13 +61,17 @@ REFUSED = {
 }
 
 
+SCRIPT = hosts.PACK / "workflows" / "run.py"
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers as `server.state` says, and keeps there what it is sent."""
 
     def do_GET(self):
         state, path = self.server.state, self.path.split("?")[0]
         if path == "/view":
-            return self.answer(200, b"picture")
+            state.viewed.append(parse_qs(urlsplit(self.path).query))
+            return self.answer(200, PICTURE)
         if path == "/queue":
             running = [[0, number] for number in state.queued]
             return self.answer(200, {"queue_running": running, "queue_pending": []})
@@ -89,14 +101,15 @@ def fake(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.state = state = SimpleNamespace(
         posted=[],
+        viewed=[],
         status=200,
         history=ENTRY,
         queued=[],
         prompt={"prompt_id": "n1", "number": 1, "node_errors": {}},
         url=f"http://127.0.0.1:{server.server_port}",
     )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(client, "websocket", None)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setattr(events, "websocket", None)
     monkeypatch.setattr(client, "_POLL_SECONDS", 0.01)
     yield state
     server.shutdown()
@@ -105,8 +118,8 @@ def fake(monkeypatch):
 
 def test_a_run_is_polled_to_its_end_and_its_saved_pictures_are_fetched(fake, tmp_path):
     entry = client.run(fake.url, GRAPH)
-    assert client.fetch_images(fake.url, entry, tmp_path / "out") == [tmp_path / "out" / "a.png"]
-    assert (tmp_path / "out" / "a.png").read_bytes() == b"picture"
+    assert outputs.fetch(fake.url, entry, tmp_path / "out") == [tmp_path / "out" / "a.png"]
+    assert (tmp_path / "out" / "a.png").read_bytes() == PICTURE
     assert json.loads(fake.posted[0][2])["prompt"] == GRAPH
 
 
@@ -159,14 +172,15 @@ def test_a_run_that_vanished_from_the_queue_does_not_wait_for_ever(fake):
         client.run(fake.url, GRAPH)
 
 
-def test_control_c_interrupts_the_servers_run(fake, monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+def test_what_ends_the_client_interrupts_the_servers_run(error, fake, monkeypatch):
     fake.history, fake.queued = None, ["n1"]
 
     def press(*_):
-        raise KeyboardInterrupt
+        raise error
 
-    monkeypatch.setattr(client.time, "sleep", press)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(events.Events, "next", press)
+    with pytest.raises(error):
         client.run(fake.url, GRAPH)
     assert ("/interrupt", {"prompt_id": "n1"}) in [
         (path, json.loads(body)) for path, _, body in fake.posted
@@ -192,4 +206,78 @@ def test_a_server_that_is_not_there_is_said(tmp_path, capsys):
     file = tmp_path / "graph.json"
     file.write_text(json.dumps(GRAPH))
     assert run.main([str(file), "--server", "http://127.0.0.1:9"]) == 1
-    assert "refused" in capsys.readouterr().err.lower()
+    told = capsys.readouterr().err
+    assert (
+        told.startswith("http://127.0.0.1:9/prompt: connection refused") and told.count("\n") == 1
+    )
+
+
+# --- what is saved -----------------------------------------------------------------------------
+
+
+def saved(*items, kind="images"):
+    return {kind: [{"subfolder": "", "type": "output", **item} for item in items]}
+
+
+def test_ids_of_nodes_may_be_no_numbers_and_keep_their_order(fake, tmp_path):
+    nodes = {n: saved({"filename": f"{n[0]}.png"}) for n in ("save", "57:9", "9", "10")}
+    paths = outputs.fetch(fake.url, {"outputs": nodes}, tmp_path)
+    assert [path.name for path in paths] == ["9.png", "1.png", "5.png", "s.png"]
+
+
+def test_subfolders_are_kept_so_that_equal_names_stay_apart(fake, tmp_path):
+    items = [{"filename": "x.png", "subfolder": folder} for folder in ("", "a", "a/b", "c\\d")]
+    paths = outputs.fetch(fake.url, {"outputs": {"1": saved(*items)}}, tmp_path)
+    expected = ["x.png", "a/x.png", "a/b/x.png", "c/d/x.png"]
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == expected
+    assert fake.viewed[3] == {"filename": ["x.png"], "subfolder": ["c\\d"], "type": ["output"]}
+
+
+def test_a_file_that_exists_is_kept_and_the_next_free_name_is_taken(fake, tmp_path):
+    (tmp_path / "x.png").write_text("mine")
+    (tmp_path / "x-2.png").symlink_to(tmp_path / "nowhere")
+    entry = {"outputs": {"1": saved({"filename": "x.png"})}}
+    assert outputs.fetch(fake.url, entry, tmp_path) == [tmp_path / "x-3.png"]
+    assert outputs.fetch(fake.url, entry, tmp_path) == [tmp_path / "x-4.png"]
+    assert (tmp_path / "x.png").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("kind", outputs.KINDS)
+def test_every_known_kind_of_output_is_fetched(kind, fake, tmp_path):
+    nodes = {"1": saved({"filename": "x.glb"}, kind=kind) | {"animated": [True], "text": ["x"]}}
+    assert outputs.fetch(fake.url, {"outputs": nodes}, tmp_path) == [tmp_path / "x.glb"]
+
+
+def test_a_file_of_another_kind_is_left_and_told(fake, tmp_path):
+    told = []
+    nodes = {"1": saved({"filename": "x.exe"}, {"filename": ".bashrc"}, {"filename": "png"})}
+    assert outputs.fetch(fake.url, {"outputs": nodes}, tmp_path, told.append) == []
+    assert [line.split(": ")[1].split(",")[0] for line in told] == ["x.exe", ".bashrc", "png"]
+    assert list(tmp_path.iterdir()) == [] and fake.viewed == []
+
+
+def test_a_link_inside_the_folder_does_not_lead_out_of_it(fake, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    out.mkdir(), other.mkdir()
+    (out / "sub").symlink_to(other)
+    entry = {"outputs": {"1": saved({"filename": "x.png", "subfolder": "sub"})}}
+    with pytest.raises(client.RunError, match="leads out of"):
+        outputs.fetch(fake.url, entry, out)
+    assert list(other.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal to send")
+def test_sigterm_interrupts_the_servers_run(fake, tmp_path):
+    fake.history, fake.queued = None, ["n1"]
+    (tmp_path / "graph.json").write_text(json.dumps(GRAPH))
+    line = [sys.executable, str(SCRIPT), "graph.json", "--server", fake.url]
+    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not fake.posted and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert process.stderr.read() == ""
+    assert ("/interrupt", {"prompt_id": "n1"}) in [(p, json.loads(b)) for p, _, b in fake.posted]

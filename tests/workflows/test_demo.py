@@ -9,8 +9,7 @@ from PIL import Image
 from image_to_prompt.projection import Projection
 from image_to_prompt.workflows import demo
 from image_to_prompt.workflows.authoring import build, thumbnails
-from image_to_prompt.workflows.demo_parts import demo_alone, grid
-from image_to_prompt.workflows.demo_parts import demo_assets as material
+from image_to_prompt.workflows.demo_parts import demo_alone, demo_assets, grid, miniature
 from image_to_prompt.workflows.demo_parts.demo_assets import Reference
 
 # isort: split
@@ -21,15 +20,15 @@ from image_to_prompt.tests.miniature.sampling import Miniature
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("narrow")
-    for part in material.PARTS:
-        models.save(material._random(part), part, folder, latent_std="1.0")
-    return material.Weights(folder, material.PARTS)
+    for part in miniature.PARTS:
+        models.save(miniature._random(part), part, folder, latent_std="1.0")
+    return miniature.Weights(folder, miniature.PARTS)
 
 
 @pytest.fixture(scope="module")
 def references(tmp_path_factory):
     folder = tmp_path_factory.mktemp("references")
-    return material.world_pictures(folder) + material.photographs(("rocket",), ("red",), folder)
+    return miniature.world_pictures(folder) + demo_assets.photographs(("rocket",), ("red",), folder)
 
 
 def test_a_reference_gets_three_variations_its_edits_and_the_empty_prompt():
@@ -74,7 +73,7 @@ def test_without_a_host_every_cell_is_a_picture_and_the_same_noise_gives_the_sam
 def test_the_conditioning_without_a_host_is_the_projections(untrained, references):
     mini = Miniature.load(untrained.folder)
     projection = Projection.from_text_projection(mini.clip.text_projection.weight, norm=9.0)
-    picture = material.from_file(references[2].path)
+    picture = miniature.from_file(references[2].path)
     with torch.no_grad():
         null = mini.states([""])[0]
         found = demo_alone.prompt(mini, projection, picture, "", 1.0)
@@ -85,14 +84,14 @@ def test_the_conditioning_without_a_host_is_the_projections(untrained, reference
 
 
 def test_photographs_are_files_of_the_right_kind(references):
-    picture = material.from_file(references[2].path)
+    picture = miniature.from_file(references[2].path)
     assert picture.shape[:2] == (1, 3) and min(picture.shape[2:]) > 224
     assert 0 <= picture.min() < picture.max() <= 1
 
 
 def test_what_is_not_trained_is_said(untrained):
     assert "WITHOUT TRAINING (clip, taesd, unet)" in str(untrained)
-    assert "trained miniature" in str(material.Weights(untrained.folder, ()))
+    assert "trained miniature" in str(miniature.Weights(untrained.folder, ()))
 
 
 def test_the_grid_places_every_picture_in_its_cell(tmp_path):
@@ -148,7 +147,7 @@ def test_a_thumbnail_shows_result_and_references_and_is_small(tmp_path):
 def test_every_workflow_has_its_thumbnail_and_each_is_small():
     made = sorted(build.HERE.glob("*.jpg"))
     if not made:
-        pytest.skip("no thumbnails are committed: workflows/thumbnails.py makes them")
+        pytest.skip("no thumbnails are committed: python workflows/authoring thumbnails makes them")
     pages = [path.stem for path in build.files() if path.parent == Path(".")]
     assert [path.stem for path in made] == sorted(pages)
     for path in made:

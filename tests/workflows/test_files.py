@@ -21,7 +21,7 @@ def load(path):
 @pytest.mark.parametrize("path", build.files(), ids=str)
 def test_a_committed_file_is_what_its_source_gives(path):
     text = (FOLDER / path).read_text(encoding="utf-8")
-    assert text == build.files()[path], "run: python workflows/build.py"
+    assert text == build.files()[path], "run: python workflows/authoring build"
     assert text.isascii()
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from image_to_prompt.workflows import run
 from image_to_prompt.workflows.comfyui import hosts
+from image_to_prompt.workflows.comfyui.needs import needs_of
 
 
-def checkout(folder: Path, version: str = "1.2.3") -> Path:
+def checkout(folder: Path, version: str = "1.2.3", main: str = "") -> Path:
     (folder / "comfy").mkdir(parents=True)
-    (folder / "main.py").touch()
+    (folder / "main.py").write_text(main)
     (folder / "comfyui_version.py").write_text(f'__version__ = "{version}"\n')
     return folder
 
@@ -90,11 +92,10 @@ def test_a_python_that_lacks_something_is_passed_over(tmp_path):
 
 
 def test_if_no_python_will_do_every_try_is_named_with_its_reason(monkeypatch, tmp_path):
-    host = checkout(tmp_path / "host")
+    host = checkout(tmp_path / "host", main="import no_module_of_this_name\n")
     broken = fake_python(host / ".venv" / "bin" / "python", "no-av")
     monkeypatch.setenv("COMFYUI_PATH", str(host))
     monkeypatch.setenv("COMFYUI_PYTHON", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(hosts, "NEEDS", ("no_module_of_this_name",))
     with pytest.raises(hosts.HostError) as error:
         hosts.first()
     text = str(error.value)
@@ -114,4 +115,62 @@ def test_without_any_host_the_places_are_named(tmp_path):
     assert not found.hosts
     assert str(tmp_path / "home" / "comfy" / "ComfyUI") in found.problems[0]
     assert "COMFYUI_PATH" in found.problems[0]
-    assert hosts.main() == 1
+    assert run.main(["--hosts"]) == 1
+
+
+def test_found_hosts_are_listed_with_what_runs_them(tmp_path, capsys):
+    host = checkout(tmp_path / "home" / "comfy" / "ComfyUI")
+    python = fake_python(host / ".venv" / "bin" / "python")
+    assert run.main(["--hosts"]) == 0
+    assert capsys.readouterr().out == f"ComfyUI 1.2.3 in {host}, run by {python}\n"
+
+
+# --- what a host needs --------------------------------------------------------------------------
+
+
+def sources(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def test_needs_are_read_through_the_hosts_own_modules(tmp_path):
+    folder = sources(
+        tmp_path,
+        main="import os, app.first\nfrom comfy import model\nimport server as s\n",
+        app__first="from .second import x\nfrom . import third\n",
+        app__second="import requests.adapters\nimport app.first\n",
+        app__third="from einops import rearrange\n",
+        comfy__model="import torch.nn as nn\nfrom . import absent\n",
+        server="from aiohttp import web\n",
+        unused="import nothing_of_this_name\n",
+    )
+    assert needs_of(folder) == ("aiohttp", "einops", "requests", "torch")
+
+
+def test_what_may_be_missing_is_not_needed(tmp_path):
+    folder = sources(
+        tmp_path,
+        main="try:\n    import a\nexcept ImportError:\n    pass\nimport b\n"
+        "if False:\n    import c\ndef f():\n    import d\n",
+        newer="import e\n",
+    )
+    (folder / "main.py").write_text((folder / "main.py").read_text() + "import newer\n")
+    (folder / "newer.py").write_text("import e\nthis is no Python of ours\n")
+    assert needs_of(folder) == ("b",)
+
+
+def test_the_page_is_needed_where_the_host_lists_it(tmp_path):
+    sources(tmp_path, main="import b\n")
+    (tmp_path / "requirements.txt").write_text("comfyui-frontend-package==1.2.3\n")
+    assert needs_of(tmp_path) == ("b", "comfyui_frontend_package")
+
+
+def test_a_python_without_one_of_the_hosts_needs_is_passed_over(monkeypatch, tmp_path):
+    host = checkout(tmp_path / "host", main="import app.pages\n")
+    sources(host, app__pages="import requests_of_no_machine\n")
+    monkeypatch.setenv("COMFYUI_PYTHON", sys.executable)
+    with pytest.raises(hosts.HostError, match="No module named 'requests_of_no_machine'"):
+        hosts.host_in(host)

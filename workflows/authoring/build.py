@@ -1,15 +1,17 @@
 """Writes the workflows, for the page and for the API, from one description of each graph.
 
-    python workflows/build.py
+    python workflows/authoring build
 
 After a change of a node or of a graph run it again; a test fails while the files are stale.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from image_to_prompt.workflows.authoring import notes
 from image_to_prompt.workflows.authoring.graph import Graph, Node, Output
@@ -73,7 +75,7 @@ class Sd1(Graph):
         self.add("PreviewImage", (TRAIN, height), images=trained.out(2))
         return trained
 
-    def finish_trained(self, trained: Node, picture: Node, name: str, **widgets: object) -> Sd1:
+    def finish_trained(self, trained: Node, picture: Node, name: str, **widgets: Any) -> Sd1:
         """A picture through what was trained."""
         x = TRAINED_PROMPT
         prompt = self.embed(picture, x=x, projection=trained.out(1), **widgets)
@@ -227,7 +229,8 @@ def _text(content: dict) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="authoring build", description=__doc__).parse_args(argv)
     for path, text in files().items():
         (HERE / path).parent.mkdir(exist_ok=True)
         (HERE / path).write_text(text, encoding="utf-8")

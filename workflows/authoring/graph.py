@@ -30,11 +30,11 @@ class Node:
     inputs: dict[str, object]  # by name: an Output, or a widget's value
 
     @property
-    def kind(self) -> NodeSpec:
+    def spec(self) -> NodeSpec:
         return NODE_SPECS[self.name]
 
     def out(self, slot: int = 0) -> Output:
-        return Output(self.number, slot, self.kind.outputs[slot][1])
+        return Output(self.number, slot, self.spec.outputs[slot][1])
 
 
 @dataclass
@@ -49,13 +49,13 @@ class Graph:
         inputs: every socket that is not optional, and those widgets that differ from the default.
         Raises ValueError for one that does not exist, is missing, or carries something else.
         """
-        kind = NODE_SPECS[name]
-        unknown = inputs.keys() - kind.sockets.keys() - kind.widgets.keys()
-        wires = {key: getattr(inputs.get(key), "wire", None) for key in kind.sockets}
-        wanted = {k: w for k, w in kind.sockets.items() if k in inputs or k not in kind.optional}
+        spec = NODE_SPECS[name]
+        unknown = inputs.keys() - spec.sockets.keys() - spec.widgets.keys()
+        wires = {key: getattr(inputs.get(key), "wire", None) for key in spec.sockets}
+        wanted = {k: w for k, w in spec.sockets.items() if k in inputs or k not in spec.optional}
         if unknown or {k: w for k, w in wires.items() if k in wanted} != wanted:
             raise ValueError(f"{name}: expected {wanted}, got {wires} and {unknown}")
-        node = Node(len(self.nodes) + 1, name, at, {**kind.widgets, **inputs})
+        node = Node(len(self.nodes) + 1, name, at, {**spec.widgets, **inputs})
         self.nodes.append(node)
         return node
 
@@ -65,10 +65,10 @@ class Graph:
             str(node.number): {
                 "inputs": {key: _named(value) for key, value in node.inputs.items()},
                 "class_type": node.name,
-                "_meta": {"title": node.kind.title},
+                "_meta": {"title": node.spec.title},
             }
             for node in self.nodes
-            if node.kind.pack != PAGE
+            if node.spec.pack != PAGE
         }
 
     def page(self) -> dict:
@@ -88,10 +88,10 @@ class Graph:
     def _links(self) -> list[list]:
         """[number, from node, from slot, to node, to slot, wire], numbered from 1."""
         ends = [
-            (node.inputs[socket], node, slot)
+            (start, node, slot)
             for node in self.nodes
-            for slot, socket in enumerate(node.kind.sockets)
-            if socket in node.inputs
+            for slot, socket in enumerate(node.spec.sockets)
+            if isinstance(start := node.inputs.get(socket), Output)
         ]
         return [
             [number, start.node, start.slot, node.number, slot, start.wire]
@@ -107,24 +107,24 @@ def _page_node(node: Node, links: list[list]) -> dict:
     incoming = {link[4]: link[0] for link in links if link[3] == node.number}  # by slot
     outgoing = [
         [link[0] for link in links if link[1:3] == [node.number, slot]]
-        for slot in range(len(node.kind.outputs))
+        for slot in range(len(node.spec.outputs))
     ]
     return {
         "id": node.number,
         "type": node.name,
         "pos": list(node.at),
-        "size": list(node.kind.size),
+        "size": list(node.spec.size),
         "flags": {},
         "order": node.number - 1,
         "mode": 0,
         "inputs": [
             {"name": name, "type": wire, "link": incoming.get(slot)}
-            for slot, (name, wire) in enumerate(node.kind.sockets.items())
+            for slot, (name, wire) in enumerate(node.spec.sockets.items())
         ],
         "outputs": [
             {"name": name, "type": wire, "links": out, "slot_index": slot}
             for slot, ((name, wire), out) in enumerate(
-                zip(node.kind.outputs, outgoing, strict=True)
+                zip(node.spec.outputs, outgoing, strict=True)
             )
         ],
         "properties": _properties(node),
@@ -133,20 +133,20 @@ def _page_node(node: Node, links: list[list]) -> dict:
 
 
 def _properties(node: Node) -> dict:
-    if node.kind.pack == PAGE:
+    if node.spec.pack == PAGE:
         return {}
-    properties: dict = {"Node name for S&R": node.name, "cnr_id": node.kind.pack}
-    if node.kind.pack != OURS:
-        properties["ver"] = node.kind.since or _FLOOR
-    if node.kind.files:
-        properties["models"] = list(node.kind.files)
+    properties: dict = {"Node name for S&R": node.name, "cnr_id": node.spec.pack}
+    if node.spec.pack != OURS:
+        properties["ver"] = node.spec.since or _FLOOR
+    if node.spec.files:
+        properties["models"] = list(node.spec.files)
     return properties
 
 
 def _widget_values(node: Node) -> list:
     values = []
-    for name in node.kind.widgets:
+    for name in node.spec.widgets:
         values.append(node.inputs[name])
-        if name in node.kind.page_widgets:
-            values.append(node.kind.page_widgets[name])
+        if name in node.spec.page_widgets:
+            values.append(node.spec.page_widgets[name])
     return values

@@ -14,17 +14,17 @@ _FILES = """
 VARIATION = f"""## Image variation
 
 The picture is the prompt. Nothing is trained and the model is not changed: the picture becomes
-plain CONDITIONING, so every other node works with it.
+plain CONDITIONING, as CLIP Text Encode gives.
 
 - **strength** below 1 follows the picture more loosely.
-- **crop** `none` sees the borders of a wide or tall picture too.
+- **crop** `none` keeps the borders of a wide or tall picture.
 {_FILES}"""
 
 EDIT = f"""## Picture and text
 
 The text steers the picture: here it is set in the snow.
 
-- **text_weight**: 0.6 as in the paper. Higher follows the text more, lower the picture.
+- **text_weight**: 0.6 as in the paper. Higher values follow the text more, lower the picture.
 - **blend** `add, keep length` is gentler at a high text_weight.
 {_FILES}"""
 
@@ -42,7 +42,7 @@ NEGATIVE_PICTURE = f"""## A picture to stay away from
 
 The lower picture is the negative prompt: the result moves away from what it shows.
 
-- **strength** of the lower node: how far. Start low; at 1 it takes away what both pictures share.
+- **strength** of the lower node: start low; at 1 it removes what both pictures share.
 {_FILES}"""
 
 TWO_REGIONS = f"""## Two pictures, two regions
@@ -63,16 +63,17 @@ that kind. The help of **Fit Projection** says what to expect.
   (from Folder)**. Older versions of ComfyUI: use **Load Image Dataset from Folder** instead.
 - **Save Projection** writes `fitted_00001_.safetensors` into `models/projections`; the workflow
   *use_a_fit* loads it. It also writes a LoRA where **save_lora** is on.
-- A second folder of other pictures on **regularization_image** keeps those as they are drawn.
-- The curve below **Fit Projection**: training stops when the held-out loss no longer falls.
-- Interrupted? Run it again, and it goes on.
-- The picture on the left is only tried with the result.
+- A second folder, of other pictures, on **regularization_image**: the model keeps drawing those as
+  before.
+- Below **Fit Projection** is the loss curve: training stops when the held-out loss no longer falls.
+- Interrupted? Run the graph again: the fit resumes.
+- The picture on the left tests the result and is not trained on.
 {_FILES}"""
 
 USE_A_FIT = f"""## Use a saved fit
 
-One projection, in two places: **Image To Prompt Embed** reads the picture with it, and
-**Apply Projection** gives the model its changes.
+One projection, in two places: **Image To Prompt Embed** computes the prompt with it, and
+**Apply Projection** adds its weight changes to the model.
 
 - Choose your own file in **Load Projection**; the workflow *fit_on_a_folder* makes one.
 - **strength** of Apply Projection: lower it for more freedom.
@@ -80,11 +81,11 @@ One projection, in two places: **Image To Prompt Embed** reads the picture with 
 
 REFINE_AND_VARY = f"""## Refine on a picture, then vary it
 
-30 training steps on the picture itself: what no caption says, like place and
-size, carries over.
+30 training steps on the picture itself: what no caption states, such as place and size, carries
+over.
 
 - The training runs once; new seeds of **KSampler** only sample. The curve shows the loss.
-- **steps**: more follow the picture more closely.
+- **steps**: more steps follow the picture more closely.
 - To keep it, connect **Save Projection** to PROJECTION.
 {_FILES}"""
 
@@ -92,7 +93,8 @@ REFINE_AND_EDIT = f"""## Refine on a picture, then edit it
 
 As *refine_and_vary*, with a text that changes what was learnt.
 
-- Write the text in **keep_texts** of **Online Refine** too: training then leaves it its say.
+- Write the text in **keep_texts** of **Online Refine** too: the model then keeps
+  responding to it.
 - If the text is ignored use fewer **steps**, or raise **text_weight**.
 - If too little of the picture is left, lower **text_weight**.
 {_FILES}"""

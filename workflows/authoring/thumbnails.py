@@ -1,4 +1,4 @@
-"""Makes the pictures that ComfyUI's template browser shows: python workflows/thumbnails.py
+"""Makes the pictures that ComfyUI's template browser shows: python workflows/authoring thumbnails
 
 Runs every workflow with the trained miniature on the first ComfyUI found, and writes the result,
 with its reference pictures in the corners, beside the workflow's file.
@@ -6,19 +6,18 @@ with its reference pictures in the corners, beside the workflow's file.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from image_to_prompt.workflows import demo, run
+from image_to_prompt.workflows.api_client.inputs import nodes_of
 from image_to_prompt.workflows.authoring import build
-from image_to_prompt.workflows.authoring import node_specs as kinds
+from image_to_prompt.workflows.authoring.node_specs import NODE_SPECS
 from image_to_prompt.workflows.comfyui import hosts, server
-from image_to_prompt.workflows.comfyui.inputs import nodes_of
-from image_to_prompt.workflows.demo_parts import demo_assets as material
 
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
@@ -43,9 +42,10 @@ def compose(result: Path, references: Sequence[Path], out: Path) -> Path:
 def _square(picture: Image.Image, side: int) -> Image.Image:
     """The whole picture on a white square."""
     scale = side / max(picture.size)
-    small = picture.resize([max(1, round(s * scale)) for s in picture.size], Image.BICUBIC)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
     square = Image.new("RGB", (side, side), "white")
-    square.paste(small, [(side - s) // 2 for s in small.size])
+    small = picture.resize((width, height), Image.Resampling.BICUBIC)
+    square.paste(small, ((side - width) // 2, (side - height) // 2))
     return square
 
 
@@ -61,27 +61,22 @@ def settings_for(name: str, common: dict[str, object]) -> dict[str, object]:
     return settings
 
 
-def pictures_to_fit(base: Path) -> None:
-    """Pictures of the miniature's world, in the folder that fit_on_a_folder looks into."""
-    folder = base / "input" / kinds.NODE_SPECS["LoadImageDataSetFromFolder"].widgets["folder"]
-    folder.mkdir(parents=True, exist_ok=True)
-    scenes = material.world.sample(FITTED, "train", torch.Generator().manual_seed(0))
-    for number, picture in enumerate(material.world.render(scenes)):
-        material.to_pil(picture).save(folder / f"{number:03}.png")
+def main(argv: Sequence[str] | None = None) -> int:
+    argparse.ArgumentParser(prog="authoring thumbnails", description=__doc__).parse_args(argv)
+    from image_to_prompt.workflows.demo_parts import miniature
 
-
-def main() -> int:
-    source = material.weights()
+    source = miniature.weights()
     if source.untrained:
         print(f"Not made: {source}", file=sys.stderr)
         return 1
     host = hosts.first()
     base, scratch = run.BASES / f"thumbnails-{host.folder.name}", demo.OUT / "thumbnails"
-    files = demo.Files(*material.wide_files(source), str(source), dict(demo.MINIATURE))
+    files = demo.Files(*miniature.wide_files(source), str(source), dict(demo.MINIATURE))
     settings = demo.settings_of(files, base) | {"seed": 1}
-    pictures = material.world_pictures(scratch)
+    pictures = miniature.world_pictures(scratch)
     references = [reference.path for reference in pictures]
-    pictures_to_fit(base)
+    folder = str(NODE_SPECS["LoadImageDataSetFromFolder"].widgets["folder"])
+    miniature.training_pictures(base / "input" / folder, FITTED)
     with server.start(host, base) as url:
         for number, make in enumerate(build.GRAPHS, 1):
             name, graph = make.__name__, make().api()

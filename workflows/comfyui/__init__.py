@@ -1,1 +1,1 @@
-"""Finds, starts and talks to a ComfyUI."""
+"""Finds and starts a ComfyUI."""

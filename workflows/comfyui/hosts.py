@@ -1,12 +1,12 @@
-"""Finds ComfyUI on this machine, and a Python that can run it: python workflows/hosts.py
+"""Finds ComfyUI on this machine, and a Python that can run it.
 
 Looked for, in this order:
     folders   COMFYUI_PATH (several with the system's path separator) and nothing else if it is
               set; else the checkout above a `custom_nodes` that this pack lies in, then ~/comfy/*.
     Python    COMFYUI_PYTHON, the folder's .venv or venv, a portable installation's
               python_embeded, a .venv beside it, python3 on PATH; the first that imports what
-              ComfyUI needs.
-Standard library only: any Python can ask.
+              this ComfyUI imports when it starts (see `needs`).
+Standard library only: any Python can ask, by `python workflows/run.py --hosts`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-NEEDS = (
-    "torch",
-    "torchsde",
-    "einops",
-    "aiohttp",
-    "transformers",
-    "safetensors",
-    "yaml",
-    "PIL",
-    "av",
-)
+from .needs import needs_of
+
 USUAL_PLACES = ("~/comfy/ComfyUI", "~/comfy/ComfyUI-floor")
 PACK = Path(__file__).resolve().parents[2]
 _PROBE_SECONDS = 180
@@ -97,9 +88,9 @@ def host_in(folder: Path) -> Host:
     folder = folder.expanduser().resolve()
     if not is_host(folder):
         raise HostError(f"{folder} is no ComfyUI: it must hold main.py and comfy/.")
-    tried = []
+    tried, needed = [], needs_of(folder)
     for python in _interpreters(folder):
-        problem = _why_not(python)
+        problem = _why_not(python, needed)
         if problem is None:
             return Host(folder, python)
         tried.append(f"  {python}: {problem}")
@@ -144,13 +135,15 @@ def _python_of(environment: Path) -> Path:
 
 
 @cache
-def _why_not(python: Path) -> str | None:
-    """None if this Python imports what ComfyUI needs, else the last line of its complaint."""
+def _why_not(python: Path, needed: tuple[str, ...]) -> str | None:
+    """None if this Python imports all of these modules, else the last line of its complaint."""
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     try:
         probe = subprocess.run(
-            [str(python), "-c", f"import {', '.join(NEEDS)}"],
+            [str(python), "-c", code, *needed],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=_PROBE_SECONDS,
             cwd=Path(python).anchor,  # not here: folder names of ours must not shadow modules
         )
@@ -159,16 +152,3 @@ def _why_not(python: Path) -> str | None:
     if probe.returncode == 0:
         return None
     return (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
-
-
-def main() -> int:
-    result = search()
-    for host in result.hosts:
-        print(f"{host}, run by {host.python}")
-    for problem in result.problems:
-        print(problem)
-    return 0 if result.hosts else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,8 @@
 
 It gets a base directory of its own (models, input, output, user, and this pack as its only custom
 node), sees the host's models and any further model folders, and is stopped with all its children
-at the end. Standard library only.
+at the end. Files of that folder that this program did not make are never replaced or removed.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from image_to_prompt.workflows.api_client.http import RunError, get_json
+
+from . import placed
 from .hosts import PACK, Host, HostError
 
+__all__ = ["ended_by_sigterm", "get_json", "place", "start"]
+
 NODE = "ImageToPromptEmbed"
-FOLDERS = ("models", "input", "output", "temp", "user", "custom_nodes")
+FOLDERS = ("models", "input", "output", "user", "custom_nodes")
 LOG = "comfyui.log"
 # Understood by 0.3.64 and 0.33.0 alike. Without a database file nothing is left behind, and
 # without API nodes the page asks nothing of the internet.
@@ -38,7 +43,6 @@ FLAGS = (
     "--database-url",
     "sqlite:///:memory:",
 )
-_NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "__pycache__")
 _TAIL_LINES = 25
 
 
@@ -53,18 +57,20 @@ def start(
 ) -> Iterator[str]:
     """Run the host on a free port of this machine, and give its address.
 
-    base: folder for everything it writes, made if missing; the log is `comfyui.log` in it.
+    base: folder for everything it writes, made if missing; the log is `comfyui.log` in it, or
+    `comfyui-2.log` and so on where a file of that name is not ours.
     models: further folders laid out as `models/` is (checkpoints/, clip_vision/, ...).
     seconds: how long it may take to answer. Raises HostError, with the end of the log, if it
-    does not start or our nodes are not in it.
+    does not start, our nodes are not in it, or something else is where a file of ours belongs.
     """
     base = base.expanduser().resolve()
-    _prepare(base, [*models, host.folder / "models"])
+    paths = _model_paths([*models, host.folder / "models"])
+    _prepare(base)
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    command = _command(host, base, port, [*(["--cpu"] if cpu else []), *flags])
-    log = base / LOG
-    with log.open("wb") as stream, _ended_by_sigterm():
+    log = placed.own_file(base, LOG)
+    with _scratch(base, paths) as scratch, log.open("wb") as stream, ended_by_sigterm():
+        command = _command(host, base, scratch, port, [*(["--cpu"] if cpu else []), *flags])
         process = _launch(command, host.folder, stream)
         try:
             _wait(process, url, seconds, host, log)
@@ -75,21 +81,18 @@ def start(
 
 
 def place(base: Path, kind: str, file: Path) -> str:
-    """Make a model file visible to a host started on `base`; the name it has in its lists."""
-    file = file.expanduser().resolve()
-    folder = base.expanduser().resolve() / "models" / kind
+    """Make a model file visible to a host started on `base`; the name it has in its lists.
+
+    Raises HostError if another file of this name, which this program did not put there, is there.
+    """
+    base, file = base.expanduser().resolve(), file.expanduser()
+    folder = base / "models" / kind
     folder.mkdir(parents=True, exist_ok=True)
-    _link(folder / file.name, file)
+    placed.link(base, folder / file.name, file.resolve(strict=True))
     return file.name
 
 
-def get_json(url: str, seconds: float = 30) -> dict:
-    """What a GET answers, parsed."""
-    with urllib.request.urlopen(url, timeout=seconds) as answer:
-        return json.load(answer)
-
-
-def _command(host: Host, base: Path, port: int, flags: Sequence[str]) -> list[str]:
+def _command(host: Host, base: Path, scratch: Path, port: int, flags: Sequence[str]) -> list[str]:
     return [
         str(host.python),
         "main.py",
@@ -102,9 +105,9 @@ def _command(host: Host, base: Path, port: int, flags: Sequence[str]) -> list[st
         "--user-directory",
         str(base / "user"),
         "--temp-directory",
-        str(base),
+        str(scratch),
         "--extra-model-paths-config",
-        str(base / "paths.yaml"),
+        str(scratch / "paths.yaml"),
         *FLAGS,
         *flags,
     ]
@@ -122,25 +125,21 @@ def _launch(command: list[str], folder: Path, log: BinaryIO) -> subprocess.Popen
     )
 
 
-def _prepare(base: Path, models: Sequence[Path]) -> None:
+def _prepare(base: Path) -> None:
     for name in FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
-    _link(base / "custom_nodes" / "image-to-prompt", PACK)
-    (base / "paths.yaml").write_text(json.dumps(_model_paths(models)))  # JSON is YAML
+    placed.link(base, base / "custom_nodes" / "image-to-prompt", PACK)
 
 
-def _link(link: Path, target: Path) -> None:
-    if link.is_symlink() or link.is_file():
-        link.unlink()
-    elif link.exists():
-        shutil.rmtree(link)
+@contextmanager
+def _scratch(base: Path, models: dict) -> Iterator[Path]:
+    """A new folder for what lasts as long as the server: the host empties its `temp` folder."""
+    folder = Path(tempfile.mkdtemp(prefix=".running-", dir=base))
     try:
-        link.symlink_to(target, target_is_directory=target.is_dir())
-    except OSError:  # Windows without the privilege to link
-        if target.is_dir():
-            shutil.copytree(target, link, ignore=_NOT_COPIED)
-        else:
-            shutil.copy2(target, link)
+        (folder / "paths.yaml").write_text(json.dumps(models))  # JSON is YAML
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _model_paths(models: Sequence[Path]) -> dict[str, dict[str, str]]:
@@ -168,7 +167,7 @@ def _wait(process: subprocess.Popen, url: str, seconds: float, host: Host, log: 
     while time.monotonic() < end:
         if process.poll() is not None:
             raise HostError(f"{host} ended with exit code {process.returncode}.\n{_tail(log)}")
-        with suppress(OSError, ValueError):  # refused, or half an answer: not ready yet
+        with suppress(RunError):  # refused, or half an answer: not ready yet
             get_json(f"{url}/system_stats", seconds=5)
             return
         time.sleep(0.25)
@@ -176,7 +175,7 @@ def _wait(process: subprocess.Popen, url: str, seconds: float, host: Host, log: 
 
 
 def _require_nodes(url: str, host: Host, log: Path) -> None:
-    with suppress(urllib.error.HTTPError):
+    with suppress(RunError):
         if get_json(f"{url}/object_info/{NODE}"):
             return
     raise HostError(f"{host} started, but did not load this pack's nodes.\n{_tail(log)}")
@@ -188,8 +187,8 @@ def _tail(log: Path) -> str:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the block, where it would else leave the server running."""
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the block, where it would else leave a server or its run behind."""
     own = threading.current_thread() is threading.main_thread()
     if not own or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

@@ -15,8 +15,8 @@ from image_to_prompt.tests.miniature import pipeline
 from image_to_prompt.tests.miniature.experiments.rows import NORM
 from image_to_prompt.tests.miniature.sampling import Miniature, noise_of
 
-from . import demo_assets as material
 from .demo_assets import Reference
+from .miniature import Weights, from_file, to_pil
 
 GUIDANCE = 3.0
 DIFFERENCES = """Without ComfyUI: the same code of projection/ makes the conditioning. Different are
@@ -26,7 +26,7 @@ DIFFERENCES = """Without ComfyUI: the same code of projection/ makes the conditi
 Your own checkpoint needs ComfyUI."""
 
 
-def maker(source: material.Weights, out: Path, steps: int) -> Callable[[Reference, tuple], Path]:
+def maker(source: Weights, out: Path, steps: int) -> Callable[[Reference, tuple], Path]:
     """A function that makes one picture of the grid and returns its file."""
     mini = Miniature.load(source.folder)
     pipe = pipeline.pipeline(source.folder)
@@ -41,12 +41,12 @@ def maker(source: material.Weights, out: Path, steps: int) -> Callable[[Referenc
 
     def make(reference: Reference, job: tuple) -> Path:
         _, seed, text, strength = job
-        picture = material.from_file(reference.path)
+        picture = from_file(reference.path)
         context = prompt(mini, projection, picture, text or "", strength)
         null = mini.states([""])[0]
         image = pipeline.generate(pipe, context, null, noise_of(seed, 1), steps, GUIDANCE)[0]
         path = out / f"alone_{next(numbers):05}.png"
-        material.to_pil(image).save(path)
+        to_pil(image).save(path)
         return path
 
     return make

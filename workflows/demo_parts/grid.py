@@ -10,10 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 CELL, GAP, LABEL = 192, 8, 20
 _BACKGROUND, _INK = "white", "black"
 
-Cell = tuple[str, Path] | None  # label and picture; None leaves a place empty
+Cell = tuple[str, Path]  # label and picture
+Row = Sequence[Cell | None]  # None leaves a place empty
 
 
-def draw(rows: Sequence[Sequence[Cell]], path: Path, title: str) -> Path:
+def draw(rows: Sequence[Row], path: Path, title: str) -> Path:
     """Write a grid of pictures, each scaled to fit its square, with its label above it."""
     columns = max(len(row) for row in rows)
     width = columns * (CELL + GAP) + GAP

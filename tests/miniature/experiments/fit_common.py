@@ -61,7 +61,7 @@ class Bench:
         return cls(mini, DiffusersDenoiser(mini.unet, schedule()), closed, mini.states([""])[0])
 
     def texts(self) -> EncodedPrompts:
-        """What edits say in this world, "a red circle" and the like: whose say is kept."""
+        """What edits say in this world, "a red circle" and the like: for prompt preservation."""
         phrases = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
         states, ends = self.mini.states(phrases)
         return EncodedPrompts(states, tuple(ends.tolist()))
@@ -97,7 +97,7 @@ class Bench:
 @contextmanager
 def joined(denoiser: DiffusersDenoiser, deltas: Mapping) -> Iterator[None]:
     """The denoiser's U-Net with the deltas in it, for a whole sampling."""
-    with denoiser._joined(deltas):
+    with denoiser._delta_hooks(deltas):
         yield
 
 

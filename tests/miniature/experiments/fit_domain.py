@@ -60,13 +60,15 @@ def fitted(
     bench: Bench, pictures: Tensor, settings: TrainingConfig | None, epochs: int = EPOCHS
 ) -> Projection:
     """A projection fitted to pictures (N, 3, 64, 64); settings None: from text, no gradient."""
-    seen = bench.pictures(pictures, pixels=settings is not None and settings.vision > 0)
+    seen = bench.pictures(
+        pictures, pixels=settings is not None and settings.deep_prompts is not None
+    )
     if settings is None:
         text = bench.mini.clip.text_projection.weight
         return fit_from_text(bench.closed, corpus(bench.mini), seen.embeds, text)
     held = max(1, round(HELD_OUT * len(seen)))
     train, held_out = _part(seen, slice(held, None)), _part(seen, slice(0, held))
-    steps = epochs * -(-len(train) // settings.pictures)
+    steps = epochs * -(-len(train) // settings.batch_size)
     trainer = Trainer(
         bench.denoiser,
         bench.closed,
@@ -76,8 +78,8 @@ def fitted(
         0,
         held_out,
         bench.tower,
-        planned=steps,
-        texts=bench.texts(),
+        schedule_steps=steps,
+        prompts=bench.texts(),
         prior=_prior(bench, settings),
     )
     for _ in fit(trainer, epochs):
@@ -88,7 +90,7 @@ def fitted(
 def _prior(bench: Bench, settings: TrainingConfig) -> TrainingImages:
     """Pictures of the world, none of them among those that the old world is judged on."""
     pictures = render(sample(PRIOR, "train", generator_of(SEED, 3)))
-    return bench.pictures(pictures, pixels=settings.vision > 0)
+    return bench.pictures(pictures, pixels=settings.deep_prompts is not None)
 
 
 def _part(seen: TrainingImages, part: slice) -> TrainingImages:

@@ -67,9 +67,9 @@ def invert_picture(
         noise, latents = torch.stack(batch.noise), batch.latents(every)
         with _token(bench, ids, values["token"]):
             context = text_states(bench.mini.clip, ids).expand(LEVELS, -1, -1)
-        noisy = add_noise(schedule, latents, noise, batch.times)
-        output = bench.denoiser.predict(noisy, batch.times, context, {})
-        wanted = target("epsilon", schedule, latents, noise, batch.times)
+        noisy = add_noise(schedule, latents, noise, batch.timesteps)
+        output = bench.denoiser.predict(noisy, batch.timesteps, context, {})
+        wanted = target("epsilon", schedule, latents, noise, batch.timesteps)
         loss = (output - wanted).square().mean()
         slope = dict(zip(values, torch.autograd.grad(loss, list(values.values())), strict=True))
         left = max(0.1, 1 - 0.9 * step / steps)

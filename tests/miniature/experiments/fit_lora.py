@@ -31,7 +31,7 @@ from torch.func import functional_call
 
 from image_to_prompt.projection import TrainingImages
 from image_to_prompt.projection.data.batches import generator_of
-from image_to_prompt.projection.diffusion.denoiser import add_noise, signal
+from image_to_prompt.projection.diffusion.denoiser import add_noise, alpha_sigma
 
 from ..sampling import Miniature, noise_of
 from ..world.oracle import agreement, read
@@ -108,9 +108,9 @@ def lora_of(
         noisy = add_noise(schedule, latents, noise, times)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         output = functional_call(unet, lora(), (noisy, times, context)).sample
-        kept, added = signal(schedule, times)
-        # The error of the clean latents is that of the noise by sigma = added / kept.
-        loss = (added / kept * (output - noise)).square().mean()
+        alpha, sigma = alpha_sigma(schedule, times)
+        # The error of the clean latents is that of the noise by sigma / alpha.
+        loss = (sigma / alpha * (output - noise)).square().mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -51,8 +51,8 @@ def refined(
         bench.null,
         settings,
         seed,
-        planned=steps,
-        texts=bench.texts(),
+        schedule_steps=steps,
+        prompts=bench.texts(),
     )
     for _ in refine(trainer, steps):
         pass

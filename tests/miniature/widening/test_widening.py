@@ -23,6 +23,8 @@ from image_to_prompt.tests.miniature.world.patches import spread
 from image_to_prompt.tests.miniature.world.preprocess import preprocess
 from image_to_prompt.tests.miniature.world.scenes import render, sample
 
+pytestmark = pytest.mark.slow  # the models have the sizes of SD 1.5
+
 
 def relative(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())

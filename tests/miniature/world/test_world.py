@@ -41,6 +41,7 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.pad(pictures, (3,) * 4, mode="replicate"), kernel, groups=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.8, 1.2])
 def test_the_oracle_reads_real_renders_even_blurred(scenes, sigma):
     pictures = render(scenes)
@@ -51,6 +52,7 @@ def test_the_oracle_reads_real_renders_even_blurred(scenes, sigma):
     assert found["size_error"].max() < 1.5
 
 
+@pytest.mark.slow
 def test_the_oracle_reads_the_rotation(scenes):
     seen = read(render(scenes)).scenes
     turns = (scenes.shape > 0) & (scenes.shape < 5)  # circle and ring have none

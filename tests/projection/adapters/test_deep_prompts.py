@@ -93,7 +93,7 @@ def test_the_gradient_of_a_gate_is_the_finite_difference(tower):
 
 @pytest.mark.parametrize("change", [{"layers": 3}, {"heads": 4}, {"width": 40}])
 def test_prompts_for_another_tower_are_refused(tower, change):
-    with pytest.raises(ImageToPromptError, match="Use (image embeddings|the CLIP vision encoder)"):
+    with pytest.raises(ImageToPromptError, match=r"Use (image embeddings|the CLIP vision encoder)"):
         encode_pictures(tower, toys.pixels(), prompts(**change))
 
 

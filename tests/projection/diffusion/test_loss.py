@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
-from image_to_prompt.projection import Trainer, TrainingConfig
+from image_to_prompt.projection import (
+    LoRAConfig,
+    NoiseConfig,
+    ResidualConfig,
+    Trainer,
+    TrainingConfig,
+)
 from image_to_prompt.projection.data.batches import (
     batch_of,
     epoch_batch,
@@ -16,26 +22,22 @@ from image_to_prompt.projection.data.batches import (
     held_out_batches,
 )
 from image_to_prompt.projection.diffusion.denoiser import add_noise, min_snr_weight, target
-from image_to_prompt.projection.diffusion.loss import gradients, loss_of
 from image_to_prompt.projection.training.adamw import AdamW
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection import toys
 
 SETTINGS = TrainingConfig(
     1e-2,
-    embedding=1.0,
-    cross_attention=1.0,
-    residual_rank=2,
-    cross_rank=2,
-    pictures=2,
-    levels=3,
-    snr_limit=5.0,
-    pull=0.3,
-    drop=0.4,
+    ResidualConfig(rank=2),
+    LoRAConfig(rank=2),
+    noise=NoiseConfig(timesteps_per_image=3, sampling_min_snr_gamma=5.0),
+    batch_size=2,
+    condition_dropout=0.4,
+    anchor_weight=0.3,
 )
 
 
-def run(settings=SETTINGS, prediction="epsilon", chunk=0):
+def run(settings=SETTINGS, prediction="epsilon", micro_batch_size=0):
     trainer = Trainer(
         toys.ToyDenoiser(prediction),
         builders.small_projection(),
@@ -43,10 +45,10 @@ def run(settings=SETTINGS, prediction="epsilon", chunk=0):
         toys.null(),
         settings,
         0,
-        chunk=chunk,
+        micro_batch_size=micro_batch_size,
     )
     with torch.no_grad():  # away from zero, where most gradients vanish
-        for index, value in enumerate(trainer.trainable.values.values()):
+        for index, value in enumerate(trainer.parameters.values.values()):
             value.add_(0.05 * builders.normal(*value.shape, seed=index))
     return trainer
 
@@ -55,37 +57,37 @@ def moving(trainer):
     """What is trained: all but the directions that deltas of cross-attentions listen in."""
     return {
         name: value
-        for name, value in trainer.trainable.values.items()
+        for name, value in trainer.parameters.values.items()
         if not name.startswith("cross-attention") or not name.endswith(".down")
     }
 
 
 def written_out(trainer, batch, drop):
     """The loss in one graph: pair by pair, from the definitions. Returns (loss, pull term)."""
-    values, plain = trainer.trainable.values, builders.small_projection()
+    values, plain = trainer.parameters.values, builders.small_projection()
     schedule, total, pull = trainer.denoiser.alphas_cumprod, 0.0, 0.0
     prompts = []
-    for index in batch.pictures:
-        closed = plain.apply(trainer.pictures.embeds[index : index + 1])[0]
+    for index in batch.images:
+        closed = plain.apply(trainer.images.embeds[index : index + 1])[0]
         n = closed / closed.norm()
         down, up = values["residual.down"], values["residual.up"]
         moved = n + up @ (down @ n) + values["residual.shift"]
         prompts.append(plain.norm * moved / moved.norm())
-        pull = pull + (1 - torch.dot(n, moved / moved.norm())) / len(batch.pictures)
+        pull = pull + (1 - torch.dot(n, moved / moved.norm())) / len(batch.images)
     deltas = {}
-    for name in trainer.denoiser.maps:
+    for name in trainer.denoiser.cross_kv_shapes:
         down, up = (values[f"cross-attention.{name}.{leaf}"] for leaf in ("down", "up"))
         deltas[name] = lambda context, both=up @ down: context @ both.T
-    for pair, owner in enumerate(batch.owner.tolist()):
-        a = float(schedule[batch.times[pair]])
-        x, noise = trainer.pictures.latents[batch.pictures[owner]], batch.noise[pair]
-        context = torch.cat([trainer.null[:, :1], prompts[owner].expand(1, 76, -1)], dim=1)
-        if batch.u[pair] < drop:
-            context = trainer.null
+    for pair, owner in enumerate(batch.image_index.tolist()):
+        a = float(schedule[batch.timesteps[pair]])
+        x, noise = trainer.images.latents[batch.images[owner]], batch.noise[pair]
+        context = torch.cat([trainer.loss.null[:, :1], prompts[owner].expand(1, 76, -1)], dim=1)
+        if batch.dropout_u[pair] < drop:
+            context = trainer.loss.null
         noisy = a**0.5 * x + (1 - a) ** 0.5 * noise
-        times = batch.times[pair : pair + 1]
+        times = batch.timesteps[pair : pair + 1]
         out = trainer.denoiser.predict(noisy[None], times, context, deltas)[0]
-        is_v = trainer.denoiser.prediction == "v"
+        is_v = trainer.denoiser.prediction_type == "v"
         wanted = a**0.5 * noise - (1 - a) ** 0.5 * x if is_v else noise
         total = total + mse_loss(out, wanted) / len(batch)
     return total, pull
@@ -94,25 +96,25 @@ def written_out(trainer, batch, drop):
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 @pytest.mark.parametrize("chunk", [0, 4])
 def test_loss_and_gradient_are_those_of_the_definition(prediction, chunk):
-    trainer = run(prediction=prediction, chunk=chunk)
-    batch = trainer._batch()
-    assert 0 < int((batch.u < 0.4).sum()) < len(batch) == 6
-    loss, slopes = gradients(trainer, batch)
+    trainer = run(prediction=prediction, micro_batch_size=chunk)
+    batch = trainer.sampler.batch(trainer.steps_done)
+    assert 0 < int((batch.dropout_u < 0.4).sum()) < len(batch) == 6
+    loss, grads = toys.gradients(trainer, batch)
     expected, pull = written_out(trainer, batch, drop=0.4)
     wanted = torch.autograd.grad(expected + 0.3 * pull, list(moving(trainer).values()))
     assert loss == pytest.approx(float(expected.detach()), rel=1e-4)
-    assert slopes.keys() == moving(trainer).keys() != trainer.trainable.values.keys()
-    for (name, value), slope in zip(moving(trainer).items(), wanted, strict=True):
-        assert value.shape == slopes[name].shape
-        assert slope.norm() > 0
-        assert (slopes[name] - slope).norm() < 1e-3 * slope.norm(), name
+    assert grads.keys() == moving(trainer).keys() != trainer.parameters.values.keys()
+    for (name, value), grad in zip(moving(trainer).items(), wanted, strict=True):
+        assert value.shape == grads[name].shape
+        assert grad.norm() > 0
+        assert (grads[name] - grad).norm() < 1e-3 * grad.norm(), name
 
 
 def test_the_held_out_loss_drops_no_prompt():
     trainer = run()
-    batch = trainer._batch()
+    batch = trainer.sampler.batch(trainer.steps_done)
     expected, _ = written_out(trainer, batch, drop=0.0)
-    got = float(loss_of(trainer, batch).detach())
+    got = float(trainer.loss.value(trainer.parameters.current, batch).detach())
     assert got == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
@@ -125,11 +127,11 @@ def test_adam_is_torchs_adamw(decay):
     other = torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-8, weight_decay=decay)
     adam = AdamW(mine)
     for step in range(5):
-        slopes = {n: builders.normal(*v.shape, seed=10 + step) for n, v in mine.items()}
+        grads = {n: builders.normal(*v.shape, seed=10 + step) for n, v in mine.items()}
         for name, value in theirs.items():
-            value.grad = slopes[name].clone()
+            value.grad = grads[name].clone()
         other.step()
-        adam.update(mine, slopes, rates, decay)
+        adam.update(mine, grads, rates, decay)
         for name, value in theirs.items():
             assert torch.allclose(mine[name], value.detach(), atol=1e-6)
 
@@ -188,15 +190,15 @@ def test_noise_levels_are_spread_evenly_over_the_schedule():
     source = toys.pictures(2)
     for seed in range(20):
         batch = batch_of(source, [1, 0], 5, torch.ones(1000), generator_of(seed, 0))
-        assert (batch.times // 100).tolist() == list(range(10))
-        assert batch.owner.tolist() == [0, 1] * 5
+        assert (batch.timesteps // 100).tolist() == list(range(10))
+        assert batch.image_index.tolist() == [0, 1] * 5
         assert batch.latents(torch.tensor([0]))[0] is not source.latents[1]
         assert torch.equal(batch.latents(torch.tensor([0]))[0], source.latents[1])
 
 
 def test_noise_levels_are_drawn_as_often_as_they_count():
     weights = torch.tensor([1.0, 0.0, 6.0, 3.0])
-    times = batch_of(toys.pictures(1), [0], 4000, weights, generator_of(0, 0)).times
+    times = batch_of(toys.pictures(1), [0], 4000, weights, generator_of(0, 0)).timesteps
     assert torch.allclose(times.bincount(minlength=4) / 4000, weights / 10, atol=1e-3)
 
 
@@ -204,8 +206,8 @@ def test_the_trainer_draws_by_its_min_snr_weights():
     trainer = run()
     schedule = trainer.denoiser.alphas_cumprod
     weights = min_snr_weight("epsilon", schedule, 5.0)
-    assert torch.allclose(trainer.density, weights / weights.sum())
-    assert torch.allclose(trainer.loss_weights, torch.ones(1000))
+    assert torch.allclose(trainer.sampler.density, weights / weights.sum())
+    assert torch.allclose(trainer.loss.weights, torch.ones(1000))
 
 
 def test_streams_of_randomness_are_apart():
@@ -221,15 +223,15 @@ def test_the_held_out_pairs_are_the_same_every_time():
     source = toys.pictures(2)
     a, b = (list(held_out_batches(source, torch.ones(1000), seed)) for seed in (1, 1))
     other = next(held_out_batches(source, torch.ones(1000), 2))
-    assert [batch.pictures for batch in a] == [[0], [1]]
+    assert [batch.images for batch in a] == [[0], [1]]
     assert all(torch.equal(x.noise[3], y.noise[3]) for x, y in zip(a, b, strict=True))
-    assert all(torch.equal(x.times, y.times) for x, y in zip(a, b, strict=True))
+    assert all(torch.equal(x.timesteps, y.timesteps) for x, y in zip(a, b, strict=True))
     assert not torch.equal(a[0].noise[0], other.noise[0])
 
 
 def test_one_map_and_one_embedding_can_be_trained_apart():
-    for off in ("embedding", "cross_attention"):
-        trainer = run(replace(SETTINGS, **{off: 0.0}, drop=0.0))
-        slopes = gradients(trainer, trainer._batch())[1]
-        assert slopes.keys() == moving(trainer).keys()
-        assert all(slope.norm() > 0 for slope in slopes.values())
+    for off in ("residual", "lora"):
+        trainer = run(replace(SETTINGS, **{off: None}, condition_dropout=0.0))
+        grads = toys.gradients(trainer, trainer.sampler.batch(0))[1]
+        assert grads.keys() == moving(trainer).keys()
+        assert all(grad.norm() > 0 for grad in grads.values())

@@ -1,4 +1,4 @@
-"""Where low-rank changes listen: to the pictures' prompts and not to the empty one."""
+"""LoRA's A from the images' prompts, orthogonal to the empty one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from image_to_prompt.projection import LoRADelta, Trainer, TrainingConfig, UNetDeltas, refine
+from image_to_prompt.projection import (
+    LoRAConfig,
+    LoRADelta,
+    NoiseConfig,
+    Trainer,
+    TrainingConfig,
+    UNetDeltas,
+    refine,
+)
 from image_to_prompt.projection.initialization.pca_init import prompt_pca_directions
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection import toys
@@ -51,37 +59,39 @@ def test_a_picture_that_is_the_empty_prompt_still_has_a_finite_key():
     assert prompt_pca_directions(empty()[1:].mean(dim=0, keepdim=True), empty(), 4).isfinite().all()
 
 
-def test_training_moves_what_is_said_and_not_where_it_listens():
-    settings = TrainingConfig(1e-2, cross_attention=1.0, cross_rank=2, levels=2)
+def test_training_moves_b_and_leaves_a():
+    settings = TrainingConfig(
+        1e-2, lora=LoRAConfig(rank=2), noise=NoiseConfig(timesteps_per_image=2)
+    )
     run = Trainer(
         toys.ToyDenoiser(), builders.small_projection(), toys.pictures(), empty()[None], settings, 0
     )
-    before = run.trainable.copies()
+    before = run.parameters.snapshot()
     list(refine(run, 3))
-    for name, value in run.trainable.values.items():
+    for name, value in run.parameters.values.items():
         assert torch.equal(value, before[name]) == name.endswith("down")
 
 
-def test_whole_blocks_listen_in_random_directions_as_loud_at_every_width():
+def test_random_rows_of_whole_blocks_have_unit_gain_at_every_width():
     denoiser = toys.ToyDenoiser()
     around = "middle_block.1.transformer_blocks.0.ff.net.2"
-    denoiser.layers = {**denoiser.maps, around: (32, 4096)}
+    denoiser.linear_shapes = {**denoiser.cross_kv_shapes, around: (32, 4096)}
     run = Trainer(
         denoiser,
         builders.small_projection(),
         toys.pictures(),
         empty()[None],
-        TrainingConfig(1e-2, transformer=1.0, transformer_rank=64),
+        TrainingConfig(1e-2, lora=LoRAConfig("transformer blocks", 64)),
         0,
     )
-    values = run.trainable.values
-    names = {f"cross-attention.{name}" for name in denoiser.layers}
+    values = run.parameters.values
+    names = {f"cross-attention.{name}" for name in denoiser.linear_shapes}
     assert {name.rpartition(".")[0] for name in values} == names
-    for name, (outputs, inputs) in denoiser.layers.items():
+    for name, (outputs, inputs) in denoiser.linear_shapes.items():
         down = values[f"cross-attention.{name}.down"]
-        heard = builders.normal(500, inputs, seed=6) @ down.T
+        hidden = builders.normal(500, inputs, seed=6) @ down.T
         assert down.shape == (min(64, inputs), inputs)
-        assert float(heard.detach().std()) == pytest.approx(1, abs=0.1)
+        assert float(hidden.detach().std()) == pytest.approx(1, abs=0.1)
         up = values[f"cross-attention.{name}.up"]
         assert up.shape == (outputs, len(down)) and not up.any()
 
@@ -89,15 +99,15 @@ def test_whole_blocks_listen_in_random_directions_as_loud_at_every_width():
 def test_trained_blocks_stay_where_only_cross_attentions_are_trained_further():
     denoiser = toys.ToyDenoiser()
     around = "middle_block.1.transformer_blocks.0.ff.net.2"
-    denoiser.layers = {**denoiser.maps, around: (32, 64)}
+    denoiser.linear_shapes = {**denoiser.cross_kv_shapes, around: (32, 64)}
     down, up = builders.normal(2, 64, seed=7), builders.normal(32, 2, seed=8)
     known = UNetDeltas({around: LoRADelta(down, up)})
     begun = replace(builders.small_projection(), cross_attention=known)
     run = Trainer(
-        denoiser, begun, toys.pictures(), empty()[None], TrainingConfig(0.3, cross_attention=1.0), 0
+        denoiser, begun, toys.pictures(), empty()[None], TrainingConfig(0.3, lora=LoRAConfig()), 0
     )
     at = f"cross-attention.{around}"
-    assert run.trainable.rates[f"{at}.up"] == run.trainable.rates[f"{at}.down"] == 0
-    assert torch.equal(run.trainable.values[f"{at}.up"], up)
-    for name in denoiser.maps:
-        assert run.trainable.rates[f"cross-attention.{name}.up"] == 0.3
+    assert run.parameters.rates[f"{at}.up"] == run.parameters.rates[f"{at}.down"] == 0
+    assert torch.equal(run.parameters.values[f"{at}.up"], up)
+    for name in denoiser.cross_kv_shapes:
+        assert run.parameters.rates[f"cross-attention.{name}.up"] == 0.3

@@ -9,7 +9,9 @@ import torch
 
 from image_to_prompt.projection import (
     FullDelta,
+    LoRAConfig,
     LoRADelta,
+    NoiseConfig,
     Trainer,
     TrainingConfig,
     UNetDeltas,
@@ -19,10 +21,13 @@ from image_to_prompt.projection import (
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection import toys
 
+NOISE = NoiseConfig(timesteps_per_image=4)
 BLOCKS = TrainingConfig(
-    0.01, transformer=1.0, transformer_rank=3, listen=1, directions=1.0, levels=4
+    0.01,
+    lora=LoRAConfig("transformer blocks", 3, down_lr_scale=1.0, gradient_init_batches=1),
+    noise=NOISE,
 )
-CROSS_KV = TrainingConfig(0.3, cross_attention=1.0, cross_rank=2, levels=4)
+CROSS_KV = TrainingConfig(0.3, lora=LoRAConfig(rank=2), noise=NOISE)
 
 
 def trainer(settings, projection=None):
@@ -58,23 +63,23 @@ def test_no_steps_of_another_preset_leave_every_bit(first, second):
 @pytest.mark.parametrize("first, second", [(BLOCKS, CROSS_KV), (CROSS_KV, BLOCKS)])
 def test_its_rows_are_as_long_as_the_second_preset_would_draw_them(first, second):
     run, plain = trainer(second, trained(first)), trainer(second)
-    for name in toys.ToyDenoiser().maps:
+    for name in toys.ToyDenoiser().cross_kv_shapes:
         key = f"cross-attention.{name}.down"
-        ratio = longest(run.trainable.values[key]) / longest(plain.trainable.values[key])
+        ratio = longest(run.parameters.values[key]) / longest(plain.parameters.values[key])
         assert 0.7 < ratio < 1.42
     given = trained(first).cross_attention.deltas
-    live = run.trainable.live.cross_attention.deltas
+    live = run.parameters.current.cross_attention.deltas
     for name, delta in given.items():
         assert torch.allclose(live[name].weight(), delta.weight(), rtol=1e-6, atol=0)
 
 
 def test_lengths_differ_by_more_than_that_as_they_come():
     """Else the test above could not fail."""
-    plain = trainer(CROSS_KV).trainable.values
+    plain = trainer(CROSS_KV).parameters.values
     deltas = trained(BLOCKS).cross_attention.deltas
     ratios = [
         longest(deltas[name].down.float()) / longest(plain[f"cross-attention.{name}.down"])
-        for name in toys.ToyDenoiser().maps
+        for name in toys.ToyDenoiser().cross_kv_shapes
     ]
     assert min(ratios) > 3
 
@@ -83,14 +88,14 @@ def test_a_run_without_gain_leaves_the_next_one_free_to_listen():
     run = trainer(BLOCKS)
     nothing = run.result()
     assert nothing.cross_attention is None
-    assert trainer(BLOCKS, nothing).trainable.listening == run.trainable.listening != ()
+    assert trainer(BLOCKS, nothing).parameters.fresh_modules == run.parameters.fresh_modules != ()
 
 
 def test_only_deltas_that_change_something_are_kept():
-    first, second = list(toys.ToyDenoiser().maps)[:2]
-    shape = toys.ToyDenoiser().maps[first]
+    first, second = list(toys.ToyDenoiser().cross_kv_shapes)[:2]
+    shape = toys.ToyDenoiser().cross_kv_shapes[first]
     silent = LoRADelta(torch.ones(2, shape[1]), torch.zeros(shape[0], 2))
-    loud = FullDelta(torch.full(toys.ToyDenoiser().maps[second], 0.5))
+    loud = FullDelta(torch.full(toys.ToyDenoiser().cross_kv_shapes[second], 0.5))
     begun = replace(
         builders.small_projection(), cross_attention=UNetDeltas({first: silent, second: loud})
     )

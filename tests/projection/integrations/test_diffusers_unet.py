@@ -12,7 +12,6 @@ from image_to_prompt.projection import (
     DiffusersDenoiser,
     ImageToPromptError,
     Trainer,
-    TrainingConfig,
     refine,
 )
 from image_to_prompt.projection.integrations.diffusers_unet import checkpoint_name
@@ -57,7 +56,7 @@ def test_without_deltas_the_prediction_is_the_u_nets_own(unet, denoiser):
 
 def test_a_delta_is_the_same_as_a_changed_weight(unet, denoiser):
     noisy, times, context = inputs()
-    maps = enumerate(denoiser.maps.items())
+    maps = enumerate(denoiser.cross_kv_shapes.items())
     changes = {name: 0.3 * builders.normal(*shape, seed=i) for i, (name, shape) in maps}
     other = copy.deepcopy(unet)
     with torch.no_grad():
@@ -82,14 +81,14 @@ def test_nothing_stays_in_the_u_net_whatever_happens(unet, denoiser):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        denoiser.predict(noisy, times, context, dict.fromkeys(denoiser.maps, broken))
+        denoiser.predict(noisy, times, context, dict.fromkeys(denoiser.cross_kv_shapes, broken))
     assert hooks(unet) == 0
     run = Trainer(
         denoiser,
         builders.small_projection(),
         toys.pictures(1),
         toys.null(),
-        TrainingConfig(1e-2, embedding=1.0, cross_attention=1.0, levels=2),
+        toys.both(1e-2),
         0,
     )
     list(refine(run, 2))
@@ -110,7 +109,7 @@ def test_training_on_the_u_net_lowers_its_loss(denoiser):
         builders.small_projection(),
         toys.pictures(1),
         toys.null(),
-        TrainingConfig(3e-2, embedding=1.0, cross_attention=1.0, levels=2),
+        toys.both(3e-2),
         0,
         held_out=toys.pictures(1),
     )
@@ -134,15 +133,18 @@ def test_all_sixteen_cross_attentions_of_sd15_are_found_by_name():
         )
     stand_in = SimpleNamespace(alphas_cumprod=torch.ones(3), config=SimpleNamespace())
     denoiser = DiffusersDenoiser(full, stand_in)
-    maps = denoiser.maps
+    maps = denoiser.cross_kv_shapes
     wanted = {
         f"{place}.transformer_blocks.0.attn2.{leaf}" for place in SD15 for leaf in ("to_k", "to_v")
     }
     assert set(maps) == wanted and len(maps) == 32
     assert maps["input_blocks.4.1.transformer_blocks.0.attn2.to_k"] == (640, 768)
-    assert len(denoiser.layers) == 160 and maps.items() <= denoiser.layers.items()
-    assert denoiser.layers["middle_block.1.transformer_blocks.0.ff.net.0.proj"] == (10240, 1280)
-    assert denoiser.layers["middle_block.1.transformer_blocks.0.ff.net.2"] == (1280, 5120)
+    assert len(denoiser.linear_shapes) == 160 and maps.items() <= denoiser.linear_shapes.items()
+    assert denoiser.linear_shapes["middle_block.1.transformer_blocks.0.ff.net.0.proj"] == (
+        10240,
+        1280,
+    )
+    assert denoiser.linear_shapes["middle_block.1.transformer_blocks.0.ff.net.2"] == (1280, 5120)
     assert maps["middle_block.1.transformer_blocks.0.attn2.to_v"] == (1280, 768)
 
 
@@ -156,4 +158,4 @@ def test_a_place_outside_the_blocks_has_no_name():
 )
 def test_the_kind_of_prediction_is_the_schedulers(unet, given, kind):
     scheduler = diffusers.DDPMScheduler(prediction_type=given)
-    assert DiffusersDenoiser(unet, scheduler).prediction == kind
+    assert DiffusersDenoiser(unet, scheduler).prediction_type == kind

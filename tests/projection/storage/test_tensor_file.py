@@ -84,12 +84,12 @@ assert peak() - before < 50_000, f"{peak() - before} KiB"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory in KiB is Linux's")
-@pytest.mark.parametrize("kind", ["saved projection", "CLIP", "CLIP with much else"])
+@pytest.mark.parametrize("kind", ["saved projection", "CLIP"])
 def test_a_file_that_is_large_only_by_its_header_costs_no_memory(tmp_path, kind):
     saved = tmp_path / "good.safetensors"
     save_projection(builders.small_projection(), saved)
     metadata = dict(TensorFile.open(saved).metadata) if kind == "saved projection" else {}
-    key = {"saved projection": "matrix", "CLIP": "text_projection.weight"}.get(kind, "layers")
+    key = {"saved projection": "matrix", "CLIP": "text_projection.weight"}[kind]
     path = sparse(tmp_path / "hollow.safetensors", {key: ENTRY}, metadata, GIGABYTES)
     command = [sys.executable, "-c", MEASURE, builders.ROOT / "workflows" / "checkout.py", path]
     done = subprocess.run(command, capture_output=True, text=True)

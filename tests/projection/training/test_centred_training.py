@@ -10,18 +10,26 @@ import torch
 from image_to_prompt.projection import (
     CaptionStatistics,
     Centred,
+    LoRAConfig,
+    NoiseConfig,
+    PreservationConfig,
+    ResidualConfig,
     Trainer,
     TrainingConfig,
     condition,
     refine,
     visual_direction,
 )
-from image_to_prompt.projection.training.checkpoint import run_fingerprint
+from image_to_prompt.projection.checkpoint.run_file import run_fingerprint
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection import toys
 
 SETTINGS = TrainingConfig(
-    0.05, embedding=1.0, cross_attention=1.0, cross_rank=2, levels=2, keep=3, keep_weight=2.0
+    0.05,
+    residual=ResidualConfig(),
+    lora=LoRAConfig(rank=2),
+    noise=NoiseConfig(timesteps_per_image=2),
+    preservation=PreservationConfig(preserve_pairs=3, preserve_weight=2.0),
 )
 PLAIN = builders.small_projection()
 
@@ -35,7 +43,7 @@ def with_gap(gap):
 
 def trainer(projection):
     run = (toys.ToyDenoiser(), projection, toys.pictures(2), toys.null(), SETTINGS, 0)
-    return Trainer(*run, texts=toys.texts())
+    return Trainer(*run, prompts=toys.texts())
 
 
 @pytest.mark.parametrize("gap", [0.5, 1.0])
@@ -64,14 +72,14 @@ def test_a_projection_made_in_inference_mode_can_be_trained():
 def test_texts_are_kept_as_the_centred_edit_has_them():
     projection = with_gap(1.0)
     run = trainer(projection)
-    kept = run._keeping().texts
-    e = projection.apply(run.pictures.embeds[kept.batch.pictures])
+    kept = run.regularizers().prompts
+    e = projection.apply(run.images.embeds[kept.batch.images])
     for pair, context in enumerate(kept.contexts(e, torch.arange(3))):
-        text, owner = int(kept.which[pair]), int(kept.batch.owner[pair])
-        states, eos = run.texts.states[text : text + 1], [run.texts.eos[text]]
+        text, owner = int(kept.text_index[pair]), int(kept.batch.image_index[pair])
+        states, eos = kept.prompts.states[text : text + 1], [kept.prompts.eos[text]]
         if eos == [1]:
             continue
-        weight = float(kept.weights[pair])
+        weight = float(kept.text_weights[pair])
         wanted = condition(states, eos, e[owner : owner + 1], weight, "add", projection.centred)
         assert torch.equal(context, wanted[0])
         assert not torch.equal(context, condition(states, eos, e[owner : owner + 1], weight)[0])

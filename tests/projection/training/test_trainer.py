@@ -11,20 +11,26 @@ from image_to_prompt.projection import (
     FIT,
     REFINE,
     ImageToPromptError,
+    LoRAConfig,
+    NoiseConfig,
+    ResidualConfig,
     Trainer,
     TrainingConfig,
     TrainingImages,
     TransformersTower,
     fit,
-    recipe,
     refine,
+    training_config,
 )
 from image_to_prompt.projection.state_dict import adapter_state_dict
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection import toys
 
 BOTH = TrainingConfig(
-    1e-2, embedding=1.0, cross_attention=1.0, residual_rank=2, cross_rank=2, levels=4
+    1e-2,
+    ResidualConfig(rank=2),
+    LoRAConfig(rank=2),
+    noise=NoiseConfig(timesteps_per_image=4),
 )
 EVERY = [("refine", name) for name in REFINE] + [("fit", name) for name in FIT]
 
@@ -54,7 +60,7 @@ def with_vision(settings, **more):
         settings,
         0,
         tower=tower,
-        texts=toys.texts(),
+        prompts=toys.texts(),
         **more,
     )
 
@@ -83,22 +89,21 @@ def test_every_preset_learns_a_batch_by_heart(kind, name):
     held = Trainer(
         run.denoiser,
         builders.small_projection(),
-        run.pictures,
+        run.images,
         toys.null(),
-        run.recipe,
+        run.config,
         0,
-        held_out=run.pictures,
-        tower=run.tower,
-        texts=toys.texts(),
+        held_out=run.images,
+        tower=run.loss.tower,
+        prompts=toys.texts(),
     )
     before = held.validate()
     list(refine(held, 40))
     assert held.validate() < before
-    model = held.recipe.cross_attention or held.recipe.transformer
-    parts = (held.recipe.embedding, model, held.recipe.vision)
+    parts = (held.config.residual, held.config.lora, held.config.deep_prompts)
     result = held.result()
     found = (result.residual, result.cross_attention, result.vision)
-    assert [bool(rate) for rate in parts] == [part is not None for part in found]
+    assert [part is not None for part in parts] == [adapter is not None for adapter in found]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
@@ -161,7 +166,7 @@ def test_inference_mode_around_it_changes_nothing():
 
 
 def test_a_step_in_chunks_is_the_same_step():
-    whole, chunked = trainer(), trainer(chunk=3)
+    whole, chunked = trainer(), trainer(micro_batch_size=3)
     a, b = [p.loss for p in refine(whole, 3)], [p.loss for p in refine(chunked, 3)]
     assert max(chunked.denoiser.seen) == 3 < max(whole.denoiser.seen)
     assert a == pytest.approx(b, rel=1e-4)
@@ -170,18 +175,18 @@ def test_a_step_in_chunks_is_the_same_step():
 def test_pictures_of_several_sizes_are_trained_together():
     small, large = toys.pictures(2), toys.pictures(2, seed=71, size=(6, 4))
     mixed = TrainingImages(small.latents + large.latents, torch.cat([small.embeds, large.embeds]))
-    settings = replace(BOTH, pictures=4)
+    settings = replace(BOTH, batch_size=4)
     run = Trainer(toys.ToyDenoiser(), builders.small_projection(), mixed, toys.null(), settings, 0)
     list(refine(run, 2))
     assert run.denoiser.seen == [8, 8, 8, 8]
 
 
 def test_the_rate_falls_where_an_end_is_planned():
-    steady, falling = trainer(), trainer(planned=4)
-    assert falling._rates() == steady._rates()
+    steady, falling = trainer(), trainer(schedule_steps=4)
+    assert falling.learning_rates() == steady.learning_rates()
     list(refine(falling, 4))
-    name = next(iter(steady._rates()))
-    assert falling._rates()[name] == pytest.approx(0.1 * steady._rates()[name])
+    name = next(iter(steady.learning_rates()))
+    assert falling.learning_rates()[name] == pytest.approx(0.1 * steady.learning_rates()[name])
 
 
 def test_a_pull_keeps_the_prompt_nearer_to_the_closed_form():
@@ -189,7 +194,7 @@ def test_a_pull_keeps_the_prompt_nearer_to_the_closed_form():
     plain = builders.small_projection().apply(embeds)
 
     def away(pull):
-        run = trainer(replace(BOTH, learning_rate=3e-3, cross_attention=0.0, pull=pull))
+        run = trainer(replace(BOTH, learning_rate=3e-3, lora=None, anchor_weight=pull))
         list(refine(run, 60))
         return float((run.result().apply(embeds) - plain).norm())
 
@@ -197,7 +202,7 @@ def test_a_pull_keeps_the_prompt_nearer_to_the_closed_form():
 
 
 def test_dropped_prompts_train_no_embedding():
-    run = trainer(replace(BOTH, drop=1.0))
+    run = trainer(replace(BOTH, condition_dropout=1.0))
     list(refine(run, 2))
     result = run.result()
     assert not result.residual.shift.any() and not result.residual.up.any()
@@ -213,8 +218,8 @@ def test_the_best_is_kept_and_not_the_last():
     losses = [loss for _, loss in run.held_out_losses]
     assert losses[0] == min(losses)  # this rate only does harm
     assert torch.equal(
-        run.result().apply(run.pictures.embeds),
-        builders.small_projection().apply(run.pictures.embeds),
+        run.result().apply(run.images.embeds),
+        builders.small_projection().apply(run.images.embeds),
     )
     assert not same(run.result(), run.current())
     assert len(steps) == 3 * run.steps_per_epoch  # and patience ends it
@@ -241,7 +246,7 @@ def test_looking_at_held_out_pictures_does_not_change_training():
 
 def test_what_does_not_fit_is_refused_before_any_work():
     wide, plain = toys.ToyDenoiser(), builders.small_projection()
-    wide.maps = {name: (24, 64) for name in wide.maps}
+    wide.cross_kv_shapes = {name: (24, 64) for name in wide.cross_kv_shapes}
     odd = toys.ToyDenoiser("sample")
     thin = TrainingImages(toys.pictures().latents, torch.zeros(3, 16))
     for denoiser, seen, null, words in (
@@ -281,11 +286,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_state():
 
 
 def test_presets_are_found_by_name_and_rate():
-    assert recipe(FIT, "full") is FIT["full"]
-    changed = recipe(REFINE, "embedding", 0.5)
+    assert training_config(FIT, "full") is FIT["full"]
+    changed = training_config(REFINE, "embedding", 0.5)
     assert changed == replace(REFINE["embedding"], learning_rate=0.5)
     with pytest.raises(ImageToPromptError, match="embedding"):
-        recipe(REFINE, "no such preset")
+        training_config(REFINE, "no such preset")
     for rate in (-1.0, 2.0, float("nan")):
         with pytest.raises(ImageToPromptError, match="learning rate"):
-            recipe(REFINE, "embedding", rate)
+            training_config(REFINE, "embedding", rate)

@@ -14,26 +14,31 @@ from image_to_prompt.projection import (
     DeepPrompts,
     EncodedPrompts,
     ImageToPromptError,
+    LoRAConfig,
     LoRADelta,
+    NoiseConfig,
     Residual,
+    ResidualConfig,
     Trainer,
     TrainingConfig,
     UNetDeltas,
     fit,
     load_checkpoint,
     load_projection,
-    recipe,
     refine,
     save_checkpoint,
     save_projection,
+    training_config,
 )
-from image_to_prompt.projection.adapters.lora import CROSS_KV, TARGET_MODULES, reading
+from image_to_prompt.projection.adapters.unet_deltas import CROSS_KV, TARGET_MODULES, cross_kv
+from image_to_prompt.projection.config.presets import REFINE
 from image_to_prompt.projection.state_dict import adapter_state_dict
-from image_to_prompt.projection.training.presets import REFINE
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection import toys
 
-SETTINGS = TrainingConfig(1e-2, embedding=1.0, cross_attention=1.0, cross_rank=2, levels=2)
+SETTINGS = TrainingConfig(
+    1e-2, ResidualConfig(), LoRAConfig(rank=2), noise=NoiseConfig(timesteps_per_image=2)
+)
 
 
 def trainer(settings=SETTINGS, seed=0, seen=None, null=None, **more):
@@ -83,12 +88,12 @@ def test_a_checkpoint_before_the_first_step_resumes(tmp_path):
     "change",
     [
         {"seed": 1},
-        {"settings": replace(SETTINGS, levels=3)},
+        {"settings": toys.changed(SETTINGS, timesteps_per_image=3)},
         {"seen": toys.pictures(seed=9)},
         {"seen": toys.pictures(2)},
         {"null": toys.null() + 1},
         {"held_out": None},
-        {"planned": 9},
+        {"schedule_steps": 9},
         {"projection": builders.with_bias(builders.small_projection())},
     ],
     ids=lambda change: next(iter(change)),
@@ -131,7 +136,7 @@ def test_a_checkpoint_without_a_tensor_is_refused_and_leaves_the_trainer_alone(t
 
 
 def fitted():
-    names = list(toys.ToyDenoiser().maps)
+    names = list(toys.ToyDenoiser().cross_kv_shapes)
     half = [builders.normal(2, 32, seed=i).half() for i in range(4)]
     deltas = {
         n: LoRADelta(down, builders.normal(24, 2, seed=9).half())
@@ -213,12 +218,12 @@ def _of_sd15(name, size):
 def test_a_refined_projection_for_sd15_has_at_most_10_megabytes(name, tmp_path):
     shapes = [320] * 5 + [640] * 5 + [1280] * 6
     denoiser = toys.ToyDenoiser()
-    denoiser.layers = {
+    denoiser.linear_shapes = {
         f"input_blocks.{i}.1{name}": _of_sd15(name, size)
         for i, size in enumerate(shapes)
         for name in TARGET_MODULES
     }
-    denoiser.maps = reading(denoiser.layers)
+    denoiser.cross_kv_shapes = cross_kv(denoiser.linear_shapes)
     weight = builders.text_projection(768)
     plain = type(builders.small_projection()).from_text_projection(weight)
     seen = type(toys.pictures())((torch.zeros(4, 2, 2),), torch.ones(1, 768))
@@ -227,9 +232,9 @@ def test_a_refined_projection_for_sd15_has_at_most_10_megabytes(name, tmp_path):
         plain,
         seen,
         torch.ones(1, 77, 768),
-        recipe(REFINE, name),
+        training_config(REFINE, name),
         0,
-        texts=EncodedPrompts(torch.ones(1, 77, 768), (3,)),
+        prompts=EncodedPrompts(torch.ones(1, 77, 768), (3,)),
     )
     save_projection(run.result(), tmp_path / "p")
     assert 2.3e6 < (tmp_path / "p").stat().st_size <= 10e6

@@ -6,8 +6,8 @@ from typing import Any
 
 import comfy.lora
 
-from ...projection import ImageToPromptError, UNetDeltas, check_maps, lora_state
-from .unet import ATTACHMENT, PREFIX, layers_of
+from ....projection import ImageToPromptError, UNetDeltas, check_maps, lora_state
+from .checks import ATTACHMENT, PREFIX, layers_of
 
 
 def patch_model(model: Any, change: UNetDeltas | None, strength: float) -> Any:

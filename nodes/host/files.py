@@ -1,7 +1,4 @@
-"""The host's model folders: what LoadProjection lists, where SaveProjection writes.
-
-Read in 0.3.64 and 0.33.0.
-"""
+"""The folders of models and unfinished fits, as ComfyUI knows them. Read in 0.3.64 and 0.33.0."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ PROJECTIONS, LORAS = "projections", "loras"
 CLIP_KINDS = ("text_encoders", "clip_vision")
 SEARCHED = (PROJECTIONS, *CLIP_KINDS)
 SUFFIX = ".safetensors"
+UNFINISHED = "unfinished projections"
 # Each number taken is one more file saved meanwhile; more than these is no chance.
 _ATTEMPTS = 10_000
 
@@ -76,3 +74,8 @@ def _is_inside(path: str, folder: str) -> bool:
     """Whether a path stays in the folder, links followed."""
     real, whole = os.path.realpath(folder), os.path.realpath(path)
     return whole.startswith(os.path.join(real, ""))
+
+
+def unfinished_path(name: str) -> str:
+    """Where the run of this name is kept until it is done, in the user's output folder."""
+    return os.path.join(folder_paths.get_output_directory(), UNFINISHED, f"{name}{SUFFIX}")

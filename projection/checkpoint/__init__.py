@@ -1,0 +1,1 @@
+"""Unfinished training runs on disk."""
