@@ -7,11 +7,11 @@ from typing import Any
 
 from ..projection import Projection
 from .advice import with_advice
-from .checks import check_number, check_projection, check_socket
 from .host import api as host
 from .host.api import io
 from .host.model.checks import check_sd1
 from .host.model.patches import patch_model
+from .inputs.checks import check_number, check_projection, check_socket
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,10 @@ from ..projection import (
 )
 from ..projection.closed_form.clip_identity import fingerprint
 from .advice import with_advice
-from .checks import (
+from .host import api as host
+from .host.api import io
+from .host.vision import image_embeddings
+from .inputs.checks import (
     check_choice,
     check_number,
     check_projection,
@@ -35,10 +38,7 @@ from .checks import (
     parse_weights,
     rgb,
 )
-from .host import api as host
-from .host.api import io
-from .host.vision import image_embeddings
-from .lists import as_list, mapped
+from .inputs.lists import as_list, mapped
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)

@@ -21,12 +21,12 @@ from ..projection import (
     training_config,
 )
 from .advice import with_advice
-from .checks import check_choice, check_count, check_number, check_seed
 from .host import api as host
 from .host.api import io
 from .host.text import caption_states
 from .host.vision import image_embeddings
-from .lists import as_list
+from .inputs.checks import check_choice, check_count, check_number, check_seed
+from .inputs.lists import as_list
 from .training import widgets as training_inputs
 from .training.images import single_pictures
 from .training.loss_curve import loss_curve

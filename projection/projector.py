@@ -30,8 +30,8 @@ from .errors import ImageToPromptError, printable, quoted
 from .tensors import described, is_plain
 
 PAPER_NORM = 27.5
-# Lengths of prompt embeddings that float32 can square and divide by without loss.
-_NORMS = (1e-6, 1e6)
+# Lengths of prompt embeddings whose every number float32 can hold.
+_NORMS = (1e-30, 1e30)
 _DAMAGED = "Make the projection anew from its CLIP file."
 
 

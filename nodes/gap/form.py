@@ -29,11 +29,11 @@ from ...projection import (
 )
 from ...projection.closed_form.caption_statistics import MIN_CAPTIONS
 from ...projection.regression.text_regression import METHOD
-from ..checks import check_number, check_socket, check_text, rgb
 from ..host import api as host
 from ..host.text import eos_states, vocabulary
 from ..host.vision import image_embeddings
-from ..lists import as_list
+from ..inputs.checks import check_number, check_socket, check_text, rgb
+from ..inputs.lists import as_list
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import folder_paths
 
 from ...projection import ImageToPromptError
-from ..filename_prefix import check_prefix
+from ..inputs.filename_prefix import check_prefix
 
 PROJECTIONS, LORAS = "projections", "loras"
 # Where a full CLIP file may lie: it serves the text loaders and the vision loader alike.

@@ -26,7 +26,6 @@ from ...projection import (
     phrases,
 )
 from ...projection.closed_form.clip_identity import fingerprint
-from ..checks import check_choice, check_projection, check_socket
 from ..host import api as host
 from ..host.model.fingerprint import attention_fingerprint, model_fingerprint
 from ..host.model.patches import patch_model
@@ -35,6 +34,7 @@ from ..host.text import encoded_texts
 from ..host.unet import HostDenoiser
 from ..host.vae import check_vae, latents_of
 from ..host.vision import HostTower, image_embeddings, preprocessed
+from ..inputs.checks import check_choice, check_projection, check_socket
 from .images import fitted_to
 from .loss_curve import loss_curve
 from .preview import sample

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from image_to_prompt.nodes.filename_prefix import check_prefix
+from image_to_prompt.nodes.inputs.filename_prefix import check_prefix
 from image_to_prompt.projection import (
     BLENDS,
     METHODS,

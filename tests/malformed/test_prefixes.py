@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from image_to_prompt.nodes.filename_prefix import check_prefix
+from image_to_prompt.nodes.inputs.filename_prefix import check_prefix
 from image_to_prompt.projection import ImageToPromptError
 
 MEANINGS = {

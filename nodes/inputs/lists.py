@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..projection import ImageToPromptError
+from ...projection import ImageToPromptError
 
 
 def as_list(value: Any, name: str) -> list:

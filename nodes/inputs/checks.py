@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..projection import ImageToPromptError, Projection
-from ..projection.errors import quoted
-from ..projection.tensors import described, is_plain
+from ...projection import ImageToPromptError, Projection
+from ...projection.errors import quoted
+from ...projection.tensors import described, is_plain
 
 # Far beyond any use, and so small that a conditioning times it is still finite in float32.
 _LARGEST = 1e6
@@ -43,7 +44,7 @@ def check_projection(projection: object) -> Projection:
     return projection
 
 
-def check_number(value: object, name: str) -> float:
+def check_number(value: Any, name: str) -> float:
     """A finite number of at most a million; values on links escape the widget's own range.
 
     As for values on widgets, which the host converts, true is 1 and false is 0.
@@ -55,7 +56,7 @@ def check_number(value: object, name: str) -> float:
     return float(value)
 
 
-def check_count(value: object, name: str, lowest: int) -> int:
+def check_count(value: Any, name: str, lowest: int) -> int:
     """A whole number from `lowest` to a million; true is 1 and false is 0."""
     if not isinstance(value, Integral) or not lowest <= value <= _LARGEST:
         expected = f"a whole {name} >= {lowest}, at most {_LARGEST:.0f}"
@@ -63,14 +64,14 @@ def check_count(value: object, name: str, lowest: int) -> int:
     return int(value)
 
 
-def check_seed(value: object) -> int:
+def check_seed(value: Any) -> int:
     """A whole number of at most 64 bits, signed or not."""
     if not isinstance(value, Integral) or not -(2**63) <= value < 2**64:
         raise ImageToPromptError("a whole seed of 64 bits", quoted(value), "Correct seed.")
     return int(value)
 
 
-def check_flag(value: object, name: str) -> bool:
+def check_flag(value: Any, name: str) -> bool:
     """Yes or no, as a boolean or as 0 and 1."""
     if not isinstance(value, Integral) or value not in (0, 1):
         raise ImageToPromptError(f"{name} as true or false", quoted(value), f"Correct {name}.")
@@ -125,7 +126,7 @@ def writing(prefix: str) -> Iterator[None]:
         ) from error
 
 
-def rgb(image: object, crop: str, socket: str = "image") -> Tensor:
+def rgb(image: Any, crop: str, socket: str = "image") -> Tensor:
     """Pictures as (B, H, W, 3) float32 from an IMAGE of 1, 3 or 4 channels.
 
     Grey is repeated, an alpha channel is dropped, as core nodes do. Pixels somewhat outside 0 to 1,

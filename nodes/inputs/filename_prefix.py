@@ -5,7 +5,7 @@ from __future__ import annotations
 import ntpath
 import unicodedata
 
-from ..projection import ImageToPromptError
+from ...projection import ImageToPromptError
 
 # Windows opens a device under these names, in any folder and with any ending.
 _RESERVED = frozenset(
