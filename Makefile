@@ -10,7 +10,7 @@ SEED ?= 1
 venv := .venv
 python := $(venv)/bin/python
 
-.PHONY: demo quick lint test fuzz bench evaluate clean
+.PHONY: demo quick lint test fuzz bench geometry evaluate clean
 
 demo: $(venv)/ready
 	$(python) workflows/demo.py $(ARGS)
@@ -28,6 +28,9 @@ fuzz: $(venv)/ready
 
 bench: $(venv)/ready
 	$(python) tests bench $(ARGS)
+
+geometry: $(venv)/ready
+	$(python) tests geometry $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 evaluate: $(venv)/ready
 	$(python) tests miniature.experiments.evaluate --n $(N) $(ARGS)

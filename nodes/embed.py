@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..projection import (
     BLENDS,
+    Centred,
     ImageToPromptError,
     Projection,
     apply_strength,
@@ -136,11 +137,21 @@ def _prompt(
     found = image_embeddings(clip_vision, pictures, crop, projection.vision)
     embeddings = torch.cat([projection.apply(v) for v in found])
     if from_all:
-        embeddings = spherical_mean(embeddings, weights)
+        embeddings = spherical_mean(embeddings, weights, projection.common)
     encoded = host.encode_text(clip, text)
     null = _null_prompt(clip, encoded, strength)
     return [
-        _entry(states, extras, n, encoded.eos, embeddings, text_weight, blend, strength)
+        _entry(
+            states,
+            extras,
+            n,
+            encoded.eos,
+            embeddings,
+            text_weight,
+            blend,
+            strength,
+            projection.centred,
+        )
         for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True)
     ]
 
@@ -173,8 +184,9 @@ def _entry(
     text_weight: float,
     blend: str,
     strength: float,
+    centred: Centred | None,
 ) -> list:
-    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend)
+    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend, centred)
     conditioning = apply_strength(conditioning, null, strength)
     if not torch.isfinite(conditioning).all():
         raise ImageToPromptError(

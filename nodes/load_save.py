@@ -1,10 +1,15 @@
-"""LoadProjection and SaveProjection."""
+"""LoadProjection and SaveProjection.
+
+The host gives LoadProjection every input as a list, so that it sees all pictures of a folder loader
+at once. Other lists give what they give to a node that takes none: see `lists`.
+"""
 
 from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from ..projection import (
     METHODS,
@@ -13,16 +18,20 @@ from ..projection import (
     UNetDeltas,
     content_hash,
     load_file,
+    load_weights,
     lora_state,
 )
 from ..projection.errors import escape, printable, quoted
 from ..projection.storage.any_file import promises_projection
 from ..projection.storage.projection_file import save_new_projection, write_new_tensors
 from .advice import with_advice
+from .gap.form import check_gap, with_gap
+from .gap.inputs import gap_inputs
 from .host import api as host
 from .host import files
 from .host.api import io, ui
 from .inputs.checks import check_choice, check_flag, check_number, check_projection, writing
+from .inputs.lists import as_list, mapped
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)
@@ -41,6 +50,7 @@ class LoadProjection(io.ComfyNode):
                 "CLIP file (text and vision), in under a second and without training. "
                 "Or loads one that Save Projection wrote."
             ),
+            is_input_list=True,  # a folder loader gives its pictures as a list
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -77,33 +87,71 @@ class LoadProjection(io.ComfyNode):
                         "its own."
                     ),
                 ),
+                *gap_inputs(),
             ],
             outputs=[
                 PROJECTION.Output(
                     display_name="PROJECTION",
+                    is_output_list=True,
                     tooltip="For Image To Prompt Embed and Save Projection.",
                 )
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
-        return True if files.paths_of(file) else str(_missing(file))
+    def validate_inputs(cls, file: Any) -> bool | str:
+        absent = [name for name in as_list(file, "file") if not files.paths_of(name)]
+        return str(_missing(absent[0])) if absent else True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **_: object) -> str:
+    def fingerprint_inputs(cls, file: Any, **_: object) -> str:
         try:
-            return content_hash(_readable_path(file))
+            return " ".join(content_hash(_readable_path(name)) for name in as_list(file, "file"))
         except ImageToPromptError as error:
             return str(error)
 
     @classmethod
     @with_advice
-    def execute(cls, file: str, method: str, cutoff: float) -> io.NodeOutput:
-        check_choice(method, METHODS, "method")
-        projection = load_file(_readable_path(file), method, check_number(cutoff, "cutoff"))
-        log.info("%s: %s, cutoff %.4g", printable(file), projection, projection.cutoff)
-        return io.NodeOutput(projection)
+    def execute(
+        cls,
+        file: Any,
+        method: Any,
+        cutoff: Any,
+        clip: Any = None,
+        image: Any = None,
+        captions: Any = "",
+        gap: Any = 0.0,
+        clip_vision: Any = None,
+    ) -> io.NodeOutput:
+        """A list of PROJECTION from lists of inputs, as the host gives them.
+
+        A program that calls with single values gets a single PROJECTION.
+        """
+        inputs = {name: value for name, value in locals().items() if name not in ("cls", "image")}
+        if not isinstance(file, list):
+            return io.NodeOutput(_load(image=image, **inputs))
+        lists = {name: as_list(value, name) for name, value in inputs.items()}
+        return io.NodeOutput([_load(image=image, **item) for item in mapped(lists)])
+
+
+def _load(
+    file: str,
+    method: str,
+    cutoff: float,
+    clip: Any,
+    image: Any,
+    captions: str,
+    gap: float,
+    clip_vision: Any,
+) -> Projection:
+    """One projection; `image`: a batch of pictures, or a list of batches of any sizes."""
+    check_choice(method, METHODS, "method")
+    gap, path = check_gap(gap), _readable_path(file)
+    projection = load_file(path, method, check_number(cutoff, "cutoff"))
+    weights = load_weights(path) if gap else None
+    projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
+    log.info("%s: %s, cutoff %.4g", printable(file), projection, projection.cutoff)
+    return projection
 
 
 def _missing(name: object) -> ImageToPromptError:

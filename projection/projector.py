@@ -3,7 +3,9 @@
     u = M v + b             M: an inverse of W_t, (D, J);  v: image_embeds;  b: usually absent
     e = norm * u / |u|      norm 27.5: the length of an EOS state of SD 1.x's text encoder
 
-A fitted or refined projection may correct u before its length is set; see `residual`.
+A fitted or refined projection may correct u before its length is set; see `residual`. With a
+centred form the direction and the length move from those of SD-IPC towards those of EOS states;
+see `centred`.
 
 The length is set after the inverse; scaling v before it changes nothing. Where a bias b is
 present v is scaled to length 1 first, since a bias only means something at a fixed scale.
@@ -20,6 +22,7 @@ from torch import Tensor
 from .adapters.deep_prompts import DeepPrompts
 from .adapters.residual import Residual
 from .adapters.unet_deltas import CROSS_KV, UNetDeltas
+from .closed_form.centred import Centred
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
 from .closed_form.sanity import check_entries, check_trained
@@ -44,6 +47,7 @@ class Projection:
     residual: a trained correction of the prompt embedding, part of `apply`.
     vision: deep prompts; image embeddings must then come from `encode_pictures` with them.
     cross_attention: changes of the U-Net's cross-attentions, for whoever runs it.
+    centred: the form that closes the gap between pictures and texts; None or gap 0 is SD-IPC.
     Raises ImageToPromptError if the parts do not fit together.
     """
 
@@ -58,6 +62,7 @@ class Projection:
     residual: Residual | None = None
     vision: DeepPrompts | None = None
     cross_attention: UNetDeltas | None = None
+    centred: Centred | None = None
 
     def __post_init__(self) -> None:
         widths = (self.encoder.text_width, self.encoder.joint_width)
@@ -81,6 +86,9 @@ class Projection:
                 "a cutoff > 0 that keeps something", got, _DAMAGED, "projection file"
             )
         self._check_trained_parts()
+        if self.centred is not None:
+            shape = tuple(self.centred.matrix.shape)
+            _require(shape == widths, f"a centred form of {widths}", self.centred.matrix)
 
     def _check_trained_parts(self) -> None:
         text, vision = self.encoder.text_width, self.encoder.vision_width
@@ -127,9 +135,15 @@ class Projection:
             norm=norm,
         )
 
-    def apply(self, image_embeds: Tensor) -> Tensor:
-        """Prompt embeddings (B, D) float32, each of length `norm`, from image embeddings.
+    @property
+    def common(self) -> Tensor | None:
+        """What all its prompt embeddings share (D,), see `Centred.common`; None without a gap."""
+        return self.centred.common if self.centred is not None and self.centred.gap > 0 else None
 
+    def apply(self, image_embeds: Tensor) -> Tensor:
+        """Prompt embeddings (B, D) float32 of one length from image embeddings.
+
+        The length is `norm`; with a gap > 0 it moves towards the captions', see `centred`.
         image_embeds: (B, J), joint CLIP space, not normalised (any length gives the same).
         Raises ImageToPromptError for another width, or an embedding without a direction.
         """
@@ -156,10 +170,14 @@ class Projection:
         else:
             u = torch.nn.functional.normalize(v, dim=-1) @ matrix.T + self.bias.to(v.device)
         _require_direction(u, "a projected image")
+        length = self.norm
+        if self.centred is not None and self.centred.gap > 0:
+            u, length = self.centred.blend(u, self.norm, v)
+            _require_direction(u, "a projected image")
         if self.residual is not None:
             u = self.residual.apply(u)
             _require_direction(u, "a projected image")
-        return self.norm * u / u.norm(dim=-1, keepdim=True)
+        return length * u / u.norm(dim=-1, keepdim=True)
 
     def __repr__(self) -> str:
         parts = [
@@ -169,6 +187,8 @@ class Projection:
         ]
         if trained := self._trained():
             parts.append(f"refined: {trained}")
+        if self.centred is not None:
+            parts.append(f"gap {self.centred.gap:g}")
         return f"Projection({', '.join(parts)})"
 
     def _trained(self) -> str:

@@ -1,7 +1,9 @@
 """One prompt from several pictures: the weighted spherical (Karcher) mean (ours).
 
 Prompt embeddings lie on a sphere; their straight average falls inside it. The spherical mean is
-the point of the sphere that minimises sum_i w_i * angle(m, e_i)^2.
+the point of the sphere that minimises sum_i w_i * angle(m, e_i)^2. With a common part (that of a
+centred projection, see `closed_form.centred`) the mean is taken of what the embeddings add to it:
+otherwise the common part would grow with every picture that differs.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ _TOLERANCE = 1e-13
 _ANTIPODE = 1e-4
 
 
-def spherical_mean(embeddings: Tensor, weights: Sequence[float] | None = None) -> Tensor:
+def spherical_mean(
+    embeddings: Tensor, weights: Sequence[float] | None = None, common: Tensor | None = None
+) -> Tensor:
     """The weighted mean (1, D) of `embeddings` (B, D) on the sphere of their length.
 
     weights: B finite numbers >= 0, not all zero; None is all equal. A weight of 0 leaves its
-    picture out. Copies of one row give that row bit for bit, and the order of rows never
-    matters, not even in the last bit. Raises ImageToPromptError for embeddings that are none,
-    zero or not finite, unfit weights, or pictures so opposite that they have no mean.
+    picture out. common: (D,), the centre of the sphere, `Centred.common`; None is zero. Copies of
+    one row give that row bit for bit, and the order of rows never matters, not even in the last
+    bit. Raises ImageToPromptError for embeddings that are none, zero or not finite, unfit
+    weights, or pictures so opposite that they have no mean.
     """
     _check_rows(embeddings)
     checked = _check_weights(weights, len(embeddings))
@@ -36,10 +41,14 @@ def spherical_mean(embeddings: Tensor, weights: Sequence[float] | None = None) -
     if len(rows) == 1:
         return rows
     points = rows.cpu().double()  # some devices have no float64
+    centre = None if common is None else common.cpu().double()
+    if centre is not None:
+        points = points - centre
     radius = points.norm(dim=-1, keepdim=True)
     mean = _karcher_mean(points / radius, merged)
     # Rows share one length up to rounding; fall back on their mean where they do not.
-    return (mean * (merged @ radius)).to(embeddings).reshape(1, -1)
+    found = mean * (merged @ radius)
+    return (found if centre is None else found + centre).to(embeddings).reshape(1, -1)
 
 
 def _check_rows(embeddings: Tensor) -> None:

@@ -9,7 +9,12 @@ import torch
 
 from ..errors import ImageToPromptError
 from ..projector import Projection
-from .clip_file import holds_text_projection, projection_keys, read_clip_projections
+from .clip_file import (
+    ClipProjections,
+    holds_text_projection,
+    projection_keys,
+    read_clip_projections,
+)
 from .projection_file import is_projection, load_projection
 from .tensor_file import TensorFile
 
@@ -24,6 +29,14 @@ def load_file(path: str | Path, method: str = "pseudo-inverse", cutoff: float = 
         return load_projection(path)
     clip = read_clip_projections(path)
     return Projection.from_text_projection(clip.text, clip.visual, method, cutoff)
+
+
+def load_weights(path: str | Path) -> ClipProjections | None:
+    """W_t and W_v of a full CLIP file, None of a saved projection.
+
+    Raises ImageToPromptError for any other file.
+    """
+    return None if is_projection(TensorFile.open(path).metadata) else read_clip_projections(path)
 
 
 def promises_projection(path: str | Path) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..closed_form.centred import NUMBERS, TENSORS, Centred
 from ..closed_form.clip_identity import ClipIdentity
 from ..errors import ImageToPromptError
 from ..projector import Projection
@@ -26,7 +27,8 @@ from .whole_file import create_file, replace_file
 
 FORMAT = "image-to-prompt projection"
 VERSION = 1
-_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS})
+CENTRED = "centred"
+_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS, CENTRED})
 _MAX_TEXT = 10_000  # characters of one metadata value; the longest that is written has 300
 _REMAKE = "Save the projection again."
 
@@ -86,11 +88,14 @@ def _tensors(projection: Projection) -> dict[str, Tensor]:
     tensors = {"matrix": projection.matrix, "singular_values": projection.singular_values}
     if projection.bias is not None:
         tensors["bias"] = projection.bias
+    if (centred := projection.centred) is not None:
+        tensors |= {f"{CENTRED}.{name}": getattr(centred, name) for name in TENSORS}
     return tensors | adapter_state_dict(projection)
 
 
 def _features(projection: Projection) -> list[str]:
-    return ["bias"] * (projection.bias is not None) + features_of(projection)
+    own = {"bias": projection.bias, CENTRED: projection.centred}
+    return [name for name, part in own.items() if part is not None] + features_of(projection)
 
 
 def _metadata(projection: Projection) -> dict[str, str]:
@@ -104,6 +109,8 @@ def _metadata(projection: Projection) -> dict[str, str]:
         "kept": projection.kept,
         "norm": projection.norm,
     }
+    if (centred := projection.centred) is not None:
+        values[CENTRED] = {name: getattr(centred, name) for name in NUMBERS}
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
 
@@ -147,6 +154,7 @@ def _projection(
         kept=_value(metadata, "kept", int),
         norm=float(_value(metadata, "norm", float, int)),
         bias=tensors.get("bias"),
+        centred=_centred(metadata, tensors) if CENTRED in metadata else None,
     )
     loaded = with_adapters(projection, tensors)
     # What is announced must be there, and nothing else: leaving out a part, or using one that a
@@ -165,3 +173,11 @@ def _value(metadata: Mapping[str, str], key: str, *kinds: type) -> Any:
     if type(value) not in kinds:  # not isinstance: true is no number
         raise ValueError(f"{key} {text}")
     return value
+
+
+def _centred(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Centred:
+    numbers = _value(metadata, CENTRED, dict)
+    if any(type(numbers[name]) not in (float, int) for name in NUMBERS):
+        raise ValueError(f"{CENTRED} {numbers}")
+    parts: dict[str, Any] = {name: tensors[f"{CENTRED}.{name}"] for name in TENSORS}
+    return Centred(**parts | {name: float(numbers[name]) for name in NUMBERS})
