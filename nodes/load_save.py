@@ -24,12 +24,12 @@ from ..projection import (
 from ..projection.errors import escape, printable, quoted
 from ..projection.storage.any_file import promises_projection
 from ..projection.storage.projection_file import save_new_projection, write_new_tensors
-from .advice import with_advice
 from .gap.form import check_gap, with_gap
 from .gap.inputs import gap_inputs
 from .host import api as host
 from .host import files
 from .host.api import io, ui
+from .inputs.advice import with_advice
 from .inputs.checks import check_choice, check_flag, check_number, check_projection, writing
 from .inputs.lists import as_list, mapped
 from .types import CATEGORY, PROJECTION
