@@ -3,13 +3,15 @@
 # make lint    style, format and types
 # make test    everything, on every ComfyUI that is found
 # make cluster-test   Ray clusters, simulated on this machine
+# make fuzz    hostile inputs: N= of them, from SEED=
 # make bench   speed and memory, beside what was measured before
 PYTHON ?= python3
 N ?= 500
+SEED ?= 1
 venv := .venv
 python := $(venv)/bin/python
 
-.PHONY: demo quick lint test cluster-test bench evaluate clean
+.PHONY: demo quick lint test cluster-test fuzz bench geometry evaluate clean
 
 demo: $(venv)/ready
 	$(python) workflows/demo.py $(ARGS)
@@ -26,8 +28,15 @@ cluster-test: $(venv)/ready
 	$(python) -m pip install --quiet -e ".[test-cluster]"
 	$(python) -m pytest -q tests/workflows/many $(ARGS)
 
+fuzz: N = 10000
+fuzz: $(venv)/ready
+	$(python) tests fuzz.run $(N) $(SEED)
+
 bench: $(venv)/ready
 	$(python) tests bench $(ARGS)
+
+geometry: $(venv)/ready
+	$(python) tests geometry $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 evaluate: $(venv)/ready
 	$(python) tests miniature.experiments.evaluate --n $(N) $(ARGS)

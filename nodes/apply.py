@@ -6,12 +6,12 @@ import logging
 from typing import Any
 
 from ..projection import Projection
-from .advice import with_advice
-from .checks import check_number, check_projection
 from .host import api as host
 from .host.api import io
 from .host.model.checks import check_sd1
 from .host.model.patches import patch_model
+from .inputs.advice import with_advice
+from .inputs.checks import check_number, check_projection, check_socket
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class ApplyProjection(io.ComfyNode):
     @with_advice
     def execute(cls, model: Any, projection: Projection, strength: float) -> io.NodeOutput:
         change = check_projection(projection).cross_attention
+        check_socket(model, "model")
         check_sd1(model, projection.encoder.text_width)
         if change is None:
             log.warning("this projection changes no model: it was not trained on one")

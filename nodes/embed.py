@@ -1,8 +1,13 @@
-"""ImageToPromptEmbed: pictures, and a text if wanted, to CONDITIONING."""
+"""ImageToPromptEmbed: pictures, and a text if wanted, to CONDITIONING.
+
+The host gives every input as a list, so that "one prompt from all" sees the pictures of a folder
+loader. Otherwise lists give what they give to a node that takes none: see `lists`.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +15,8 @@ from torch import Tensor
 
 from ..projection import (
     BLENDS,
-    PAPER_TEXT_WEIGHT,
+    Centred,
+    ImageToPromptError,
     Projection,
     apply_strength,
     condition,
@@ -18,17 +24,24 @@ from ..projection import (
     spherical_mean,
 )
 from ..projection.closed_form.clip_identity import fingerprint
-from .advice import with_advice
-from .checks import check_choice, check_number, check_projection, parse_weights, rgb
 from .host import api as host
 from .host.api import io
 from .host.vision import image_embeddings
-from .types import CATEGORY, PROJECTION
+from .inputs.advice import with_advice
+from .inputs.checks import (
+    check_choice,
+    check_number,
+    check_projection,
+    check_socket,
+    check_text,
+    parse_weights,
+    rgb,
+)
+from .inputs.embed_inputs import CROPS, IMAGES, embed_inputs
+from .inputs.lists import as_list, mapped
+from .types import CATEGORY
 
 log = logging.getLogger(__name__)
-
-IMAGES = ("one prompt per image", "one prompt from all")
-CROPS = ("center", "none")
 
 
 class ImageToPromptEmbed(io.ComfyNode):
@@ -44,10 +57,12 @@ class ImageToPromptEmbed(io.ComfyNode):
                 "and no adapter. Add a text to steer it. Use it as positive or negative, and with "
                 "core's Conditioning nodes (combine, area, mask, timestep range)."
             ),
-            inputs=_inputs(),
+            is_input_list=True,  # the folder loader gives a list, for sizes may differ
+            inputs=embed_inputs(),
             outputs=[
                 io.Conditioning.Output(
                     display_name="CONDITIONING",
+                    is_output_list=True,
                     tooltip=(
                         "The picture as a prompt, in the shape that CLIP Text Encode gives: "
                         "connect it to a KSampler's positive or negative."
@@ -60,146 +75,96 @@ class ImageToPromptEmbed(io.ComfyNode):
     @with_advice
     def execute(
         cls,
-        projection: Projection,
+        projection: Any,
         clip: Any,
         clip_vision: Any,
-        image: Tensor,
-        text: str,
-        text_weight: float,
-        strength: float,
-        images: str,
-        crop: str,
-        blend: str = "add",
-        image_weights: str = "",
+        image: Any,
+        text: Any,
+        text_weight: Any,
+        strength: Any,
+        images: Any,
+        crop: Any,
+        blend: Any = "add",
+        image_weights: Any = "",
     ) -> io.NodeOutput:
-        check_choice(crop, CROPS, "crop")
-        check_choice(blend, BLENDS, "blend")
-        from_all = check_choice(images, IMAGES, "images") == IMAGES[1]
-        check_number(text_weight, "text_weight")
-        check_number(strength, "strength")
-        _check_pairing(check_projection(projection), clip, clip_vision)
-        pictures = rgb(image, crop)
-        weights = parse_weights(image_weights) if from_all else None
+        """A list of CONDITIONING from lists of inputs, as the host gives them.
 
-        embeddings = torch.cat(
-            [
-                projection.apply(v)
-                for v in image_embeddings(clip_vision, pictures.split(1), crop, projection.vision)
-            ]
-        )
-        if from_all:
-            embeddings = spherical_mean(embeddings, weights)
-        encoded = host.encode_text(clip, text)
-        null = _null_prompt(clip, encoded, strength)
-        return io.NodeOutput(
-            [
-                _entry(states, extras, n, encoded.eos, embeddings, text_weight, blend, strength)
-                for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True)
-            ]
-        )
+        A program that calls with single values gets a single CONDITIONING.
+        """
+        inputs = {name: value for name, value in locals().items() if name != "cls"}
+        if not isinstance(images, list):
+            return io.NodeOutput(_prompt(**{**inputs, "image": [image]}))
+        lists = {name: as_list(value, name) for name, value in inputs.items()}
+        return io.NodeOutput([_prompt(**item) for item in _items(lists)])
 
 
-def _inputs() -> list[io.Input]:
+def _items(lists: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The inputs of each CONDITIONING; `image` are the pictures and batches that it is made from.
+
+    "one prompt from all" takes the whole list of pictures, which then counts as one item.
+    """
+    alone = {name: values for name, values in lists.items() if name != "image"}
+    from_all = [isinstance(value, str) and value == IMAGES[1] for value in lists["images"]]
+    for item in mapped({**(alone if all(from_all) else lists), "whole": from_all}):
+        whole = item.pop("whole")
+        yield {**item, "image": lists["image"] if whole else [item["image"]]}
+
+
+def _prompt(
+    projection: Projection,
+    clip: Any,
+    clip_vision: Any,
+    image: Sequence[Tensor],
+    text: str,
+    text_weight: float,
+    strength: float,
+    images: str,
+    crop: str,
+    blend: str,
+    image_weights: str,
+) -> list:
+    """One CONDITIONING of pictures and batches whose sizes may differ."""
+    check_choice(crop, CROPS, "crop")
+    check_choice(blend, BLENDS, "blend")
+    from_all = check_choice(images, IMAGES, "images") == IMAGES[1]
+    check_number(text_weight, "text_weight")
+    check_number(strength, "strength")
+    check_text(text, "text")
+    _check_pairing(check_projection(projection), clip, clip_vision)
+    pictures = [picture for batch in image for picture in rgb(batch, crop).split(1)]
+    weights = parse_weights(image_weights) if from_all else None
+
+    found = image_embeddings(clip_vision, pictures, crop, projection.vision)
+    embeddings = torch.cat([projection.apply(v) for v in found])
+    if from_all:
+        embeddings = spherical_mean(embeddings, weights, projection.common)
+    encoded = host.encode_text(clip, text)
+    null = _null_prompt(clip, encoded, strength)
     return [
-        PROJECTION.Input("projection", tooltip="From Load Projection, for the same CLIP."),
-        io.Clip.Input(
-            "clip",
-            tooltip=(
-                "The text encoder of the SD 1.x checkpoint. Gives the text, the start token and "
-                "the empty prompt. CLIP Set Last Layer acts on these; the picture is always a "
-                "last-layer state, which is what the projection can invert."
-            ),
-        ),
-        io.ClipVision.Input(
-            "clip_vision",
-            tooltip="The vision encoder of the same CLIP: for SD 1.x clip-vit-large-patch14.",
-        ),
-        io.Image.Input(
-            "image",
-            tooltip="The picture, or a batch. Any size; the vision encoder gets it at 224x224.",
-        ),
-        io.String.Input(
-            "text",
-            default="",
-            multiline=True,
-            dynamic_prompts=True,
-            tooltip=(
-                "Steers the picture, for instance 'in the snow'. Core's syntax works: (word:1.2), "
-                "embedding:name. Empty: the picture alone."
-            ),
-        ),
-        io.Float.Input(
-            "text_weight",
-            default=PAPER_TEXT_WEIGHT,
-            min=0.0,
-            max=10.0,
-            step=0.05,
-            tooltip=(
-                "How much of the text is added to the picture's slots. 0.6 is the paper's script; "
-                "0.3 to 1.2 is the useful range; higher follows the text more. Without a text it "
-                "has no effect."
-            ),
-        ),
-        io.Float.Input(
-            "strength",
-            default=1.0,
-            min=-10.0,
-            max=10.0,
-            step=0.05,
-            tooltip=(
-                "0: the empty prompt. 1: the picture (and text) as in the paper. Between: weaker. "
-                "Above 1: exaggerated. Below 0: away from the picture."
-            ),
-        ),
-        io.Combo.Input(
-            "images",
-            options=list(IMAGES),
-            default=IMAGES[0],
-            tooltip=(
-                "For a batch. one prompt per image: image i steers latent i of the batch. "
-                "one prompt from all: their mean, one prompt for everything."
-            ),
-        ),
-        io.Combo.Input(
-            "crop",
-            options=list(CROPS),
-            default=CROPS[0],
-            tooltip=(
-                "center: the middle square, without the borders of wide and tall pictures. "
-                "none: the whole picture, squeezed to a square."
-            ),
-        ),
-        io.Combo.Input(
-            "blend",
-            options=list(BLENDS),
-            default="add",
-            optional=True,
-            tooltip=(
-                "How text joins the picture. add: plain sum, as in the paper's script; slots grow "
-                "with text_weight. add, keep length: the sum scaled back to the usual length, "
-                "gentler at high text_weight."
-            ),
-        ),
-        io.String.Input(
-            "image_weights",
-            default="",
-            optional=True,
-            tooltip=(
-                "For 'one prompt from all': a number for each image, like '1, 0.5, 2'. Higher "
-                "counts more, 0 leaves an image out. Empty: all equal."
-            ),
-        ),
+        _entry(
+            states,
+            extras,
+            n,
+            encoded.eos,
+            embeddings,
+            text_weight,
+            blend,
+            strength,
+            projection.centred,
+        )
+        for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True)
     ]
 
 
 def _check_pairing(projection: Projection, clip: Any, clip_vision: Any) -> None:
     encoder = projection.encoder
+    check_socket(clip, "clip")
     host.check_clip(clip, encoder.text_width, encoder.name)
     visual = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
     if encoder.visual_projection not in (None, fingerprint(visual)):
         log.warning(
-            "clip_vision is not the vision encoder of the projection's CLIP, though as wide; prompts "
-            "may be off. Load both from one file."
+            "clip_vision is not the vision encoder of the projection's CLIP, though as wide; "
+            "prompts may be off. Load both from one file."
         )
 
 
@@ -219,9 +184,16 @@ def _entry(
     text_weight: float,
     blend: str,
     strength: float,
+    centred: Centred | None,
 ) -> list:
-    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend)
+    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend, centred)
     conditioning = apply_strength(conditioning, null, strength)
+    if not torch.isfinite(conditioning).all():
+        raise ImageToPromptError(
+            "a conditioning of finite numbers",
+            f"infinite or NaN ones for text_weight {text_weight} and strength {strength}",
+            "Lower text_weight and strength, and check the text encoder for NaN (socket clip).",
+        )
     # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
     return [conditioning, {**extras, "pooled_output": conditioning[:, eos[0]]}]
 

@@ -20,12 +20,13 @@ from ..projection import (
     text_projection_of,
     training_config,
 )
-from .advice import with_advice
-from .checks import check_choice, check_count, check_number
 from .host import api as host
 from .host.api import io
 from .host.text import caption_states
 from .host.vision import image_embeddings
+from .inputs.advice import with_advice
+from .inputs.checks import check_choice, check_count, check_number, check_seed
+from .inputs.lists import as_list
 from .training import widgets as training_inputs
 from .training.images import single_pictures
 from .training.loss_curve import loss_curve
@@ -99,7 +100,7 @@ class FitProjection(io.ComfyNode):
     @with_advice
     def execute(cls, image: Sequence[Tensor], **lists: list[Any]) -> io.NodeOutput:
         others = lists.pop("regularization_image", None) or []
-        settings = {name: values[0] for name, values in lists.items()}
+        settings = {name: as_list(values, name)[0] for name, values in lists.items()}
         return _fit(image, regularization_image=others, **settings)
 
 
@@ -149,6 +150,8 @@ def _fit(
 ) -> io.NodeOutput:
     check_count(epochs, "epochs", 0)
     check_count(patience, "patience", 1)
+    check_count(preview_every, "preview_every", 0)
+    check_seed(seed)
     config = _config(preset, check_number(learning_rate, "learning_rate"))
     check_choice(crop, CROPS, "crop")
     singles = _enough(single_pictures(image, crop))

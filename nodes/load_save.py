@@ -1,10 +1,15 @@
-"""LoadProjection and SaveProjection."""
+"""LoadProjection and SaveProjection.
+
+The host gives LoadProjection every input as a list, so that it sees all pictures of a folder loader
+at once. Other lists give what they give to a node that takes none: see `lists`.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 from ..projection import (
     METHODS,
@@ -13,14 +18,20 @@ from ..projection import (
     UNetDeltas,
     content_hash,
     load_file,
+    load_weights,
     lora_state,
-    save_projection,
 )
-from ..projection.storage.projection_file import write_tensors
-from .advice import with_advice
-from .checks import check_choice, check_number, check_projection, writing
+from ..projection.errors import escape, printable, quoted
+from ..projection.storage.any_file import promises_projection
+from ..projection.storage.projection_file import save_new_projection, write_new_tensors
+from .gap.form import check_gap, with_gap
+from .gap.inputs import gap_inputs
 from .host import api as host
+from .host import files
 from .host.api import io, ui
+from .inputs.advice import with_advice
+from .inputs.checks import check_choice, check_flag, check_number, check_projection, writing
+from .inputs.lists import as_list, mapped
 from .types import CATEGORY, PROJECTION
 
 log = logging.getLogger(__name__)
@@ -39,10 +50,11 @@ class LoadProjection(io.ComfyNode):
                 "CLIP file (text and vision), in under a second and without training. "
                 "Or loads one that Save Projection wrote."
             ),
+            is_input_list=True,  # a folder loader gives its pictures as a list
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=host.projection_files(),
+                    options=files.projection_files(),
                     tooltip=(
                         "A full CLIP file or a saved projection (.safetensors). For SD 1.x: "
                         "openai/clip-vit-large-patch14's model.safetensors in models/text_encoders "
@@ -75,59 +87,93 @@ class LoadProjection(io.ComfyNode):
                         "its own."
                     ),
                 ),
+                *gap_inputs(),
             ],
             outputs=[
                 PROJECTION.Output(
                     display_name="PROJECTION",
+                    is_output_list=True,
                     tooltip="For Image To Prompt Embed and Save Projection.",
                 )
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
-        if host.paths_of(file):
-            return True
-        folders = ", ".join(host.searched_folders())
-        return (
-            f"Expected a .safetensors file in {folders}. Got {file!r}, which is not there. Place "
-            "openai/clip-vit-large-patch14's model.safetensors in one of them, and refresh."
-        )
+    def validate_inputs(cls, file: Any) -> bool | str:
+        absent = [name for name in as_list(file, "file") if not files.paths_of(name)]
+        return str(_missing(absent[0])) if absent else True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **_: object) -> str:
+    def fingerprint_inputs(cls, file: Any, **_: object) -> str:
         try:
-            return content_hash(_readable_path(file))
+            return " ".join(content_hash(_readable_path(name)) for name in as_list(file, "file"))
         except ImageToPromptError as error:
             return str(error)
 
     @classmethod
     @with_advice
-    def execute(cls, file: str, method: str, cutoff: float) -> io.NodeOutput:
-        check_choice(method, METHODS, "method")
-        projection = load_file(_readable_path(file), method, check_number(cutoff, "cutoff"))
-        log.info("%s: %s, cutoff %.4g", file, projection, projection.cutoff)
-        return io.NodeOutput(projection)
+    def execute(
+        cls,
+        file: Any,
+        method: Any,
+        cutoff: Any,
+        clip: Any = None,
+        image: Any = None,
+        captions: Any = "",
+        gap: Any = 0.0,
+        clip_vision: Any = None,
+    ) -> io.NodeOutput:
+        """A list of PROJECTION from lists of inputs, as the host gives them.
+
+        A program that calls with single values gets a single PROJECTION.
+        """
+        inputs = {name: value for name, value in locals().items() if name not in ("cls", "image")}
+        if not isinstance(file, list):
+            return io.NodeOutput(_load(image=image, **inputs))
+        lists = {name: as_list(value, name) for name, value in inputs.items()}
+        return io.NodeOutput([_load(image=image, **item) for item in mapped(lists)])
+
+
+def _load(
+    file: str,
+    method: str,
+    cutoff: float,
+    clip: Any,
+    image: Any,
+    captions: str,
+    gap: float,
+    clip_vision: Any,
+) -> Projection:
+    """One projection; `image`: a batch of pictures, or a list of batches of any sizes."""
+    check_choice(method, METHODS, "method")
+    gap, path = check_gap(gap), _readable_path(file)
+    projection = load_file(path, method, check_number(cutoff, "cutoff"))
+    weights = load_weights(path) if gap else None
+    projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
+    log.info("%s: %s, cutoff %.4g", printable(file), projection, projection.cutoff)
+    return projection
+
+
+def _missing(name: object) -> ImageToPromptError:
+    return ImageToPromptError(
+        f"a {files.SUFFIX} file in the model folders {', '.join(files.SEARCHED)}",
+        f"{quoted(name)}, which is not there",
+        "Place openai/clip-vit-large-patch14's model.safetensors in one of them, and refresh.",
+    )
 
 
 def _readable_path(name: str) -> str:
-    """The first file of this name that holds a projection, or the first one at all.
+    """The first file of this name that promises a projection, or the first one at all.
 
-    A vision-only and a full CLIP file often share a name in two folders.
+    A vision-only and a full CLIP file often share a name in two folders; their headers tell them
+    apart.
     """
-    paths = host.paths_of(name)
+    paths = files.paths_of(name)
     if not paths:
-        raise ImageToPromptError(
-            f"a file in {', '.join(host.searched_folders())}", repr(name), "Choose another file."
-        )
-    for path in paths if len(paths) > 1 else ():
-        try:
-            load_file(path)
-        except ImageToPromptError as error:
-            log.debug("passed over %s: %s", path, error)
-        else:
-            return path
-    return paths[0]
+        raise _missing(name)
+    if len(paths) == 1:
+        return paths[0]
+    return next((path for path in paths if promises_projection(path)), paths[0])
 
 
 class SaveProjection(io.ComfyNode):
@@ -175,29 +221,31 @@ class SaveProjection(io.ComfyNode):
         cls, projection: Projection, filename_prefix: str, save_lora: bool = False
     ) -> io.NodeOutput:
         change = check_projection(projection).cross_attention
-        if save_lora and change is None:
+        if check_flag(save_lora, "save_lora") and change is None:
             raise ImageToPromptError(
                 "a projection that changes the model, to save as a LoRA",
                 "one that changes nothing in it: never trained on a model, or without a gain",
                 "Switch save_lora off, or fit it first.",
             )
         with writing(filename_prefix):
-            path = host.new_projection_path(filename_prefix)
-            lora = host.new_lora_path(filename_prefix) if save_lora else None
-            save_projection(projection, path)
-            if lora is not None:
-                _write_lora(change, filename_prefix, lora, path)
-        saved = "\n".join(filter(None, (path, lora)))
+            written = _write(projection, change if save_lora else None, filename_prefix)
+        saved = "\n".join(escape(str(path)) for path in written)
         log.info("saved %s as %s", projection, saved)
         return io.NodeOutput(ui=ui.PreviewText(saved))
 
 
-def _write_lora(change: UNetDeltas, title: str, lora: str, beside: str) -> None:
-    """Both files or none: without a LoRA the projection saved `beside` it goes again."""
+def _write(projection: Projection, change: UNetDeltas | None, prefix: str) -> list[Path]:
+    """The new files: the projection and, of a change, its LoRA. Both or none."""
+    projections = files.new_names(files.PROJECTIONS, prefix)
+    loras = files.new_names(files.LORAS, prefix) if change is not None else None
     with ExitStack() as undo:
-        undo.callback(os.unlink, beside)
-        write_tensors(lora, lora_state(change), {"modelspec.title": title})
+        written = [save_new_projection(projection, *projections)]
+        undo.callback(written[0].unlink)
+        if change is not None and loras is not None:
+            facts = {"modelspec.title": prefix}
+            written.append(write_new_tensors(*loras, lora_state(change), facts))
         undo.pop_all()
+    return written
 
 
 NODES = [LoadProjection, SaveProjection]

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from ..projection import REFINE, Projection, refine, training_config
-from .advice import with_advice
-from .checks import check_choice, check_count, check_number, check_text
 from .host import api as host
 from .host.api import io
+from .inputs.advice import with_advice
+from .inputs.checks import check_choice, check_count, check_number, check_seed, check_text
 from .training import widgets as training_inputs
 from .training.images import single_pictures
 from .training.session import CROPS, Models, outputs, run, trainer_of, training_images
@@ -85,6 +85,9 @@ class OnlineRefine(io.ComfyNode):
         preview_every: int = 10,
         keep_texts: str = "",
     ) -> io.NodeOutput:
+        check_choice(preset, REFINE, "preset")
+        check_seed(seed)
+        check_count(preview_every, "preview_every", 0)
         config = training_config(REFINE, preset, check_number(learning_rate, "learning_rate"))
         check_choice(crop, CROPS, "crop")
         check_count(steps, "steps", 0)

@@ -8,6 +8,15 @@ from .adapters.lora import FullDelta, LoRADelta
 from .adapters.residual import Residual
 from .adapters.unet_deltas import UNetDeltas, check_maps, lora_state
 from .checkpoint.run_file import load_checkpoint, save_checkpoint
+from .closed_form.caption_statistics import CaptionStatistics
+from .closed_form.centred import (
+    MIN_PICTURES,
+    PICTURES_SHARE,
+    VISUAL_SHARE,
+    Centred,
+    picture_direction,
+    visual_direction,
+)
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import METHODS, Decomposition, Inverse, decompose, invert, portable_cutoff
 from .config.presets import FIT, REFINE, TEXT_ONLY, training_config
@@ -46,9 +55,9 @@ from .prompt.conditioning import (
     image_slots,
 )
 from .prompt.spherical_mean import spherical_mean
-from .regression.captions import captions, phrases
+from .regression.captions import broad_captions, captions, phrases, vocabulary_words
 from .regression.text_regression import fit_from_text, text_projection_of
-from .storage.any_file import content_hash, load_file
+from .storage.any_file import content_hash, load_file, load_weights
 from .storage.clip_file import ClipProjections, read_clip_projections
 from .storage.projection_file import is_projection, load_projection, save_projection
 from .training.loops import fit, refine
@@ -63,10 +72,15 @@ __all__ = [
     "BLENDS",
     "FIT",
     "METHODS",
+    "MIN_PICTURES",
     "PAPER_NORM",
     "PAPER_TEXT_WEIGHT",
+    "PICTURES_SHARE",
     "REFINE",
     "TEXT_ONLY",
+    "VISUAL_SHARE",
+    "CaptionStatistics",
+    "Centred",
     "ClipIdentity",
     "ClipProjections",
     "CrossAttention",
@@ -102,6 +116,7 @@ __all__ = [
     "VisionTower",
     "apply_strength",
     "assemble",
+    "broad_captions",
     "captions",
     "check_maps",
     "check_tower",
@@ -122,9 +137,11 @@ __all__ = [
     "load_checkpoint",
     "load_file",
     "load_projection",
+    "load_weights",
     "lora_state",
     "null_prompt",
     "phrases",
+    "picture_direction",
     "portable_cutoff",
     "prompt_embeds",
     "read_clip_projections",
@@ -135,4 +152,6 @@ __all__ = [
     "spherical_mean",
     "text_projection_of",
     "training_config",
+    "visual_direction",
+    "vocabulary_words",
 ]

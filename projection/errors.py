@@ -25,11 +25,27 @@ class ImageToPromptError(ValueError):
 ImageToPromptError.__module__ = "image_to_prompt"
 
 
+def quoted(value: object) -> str:
+    """A value as a message quotes it: short for any value, and without places in memory."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a whole number of about {value.bit_length() * 3 // 10} digits"
+    if value is None or isinstance(value, (int, float, str)):
+        return printable(repr(value))
+    return type(value).__name__
+
+
 def printable(text: str) -> str:
     """The text, shortened, with control characters and lone surrogates escaped."""
     if len(text) > MAX_LENGTH:
         half = MAX_LENGTH // 2 - 3
         text = f"{text[:half]} ... {text[-half:]}"
+    escaped = escape(text)
+    # Escapes are up to ten times as long as what they stand for.
+    return escaped if len(escaped) <= 2 * MAX_LENGTH else printable(escaped)
+
+
+def escape(text: str) -> str:
+    """The text with control characters and lone surrogates escaped, so that a log can hold it."""
     return "".join(
         char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text
     )

@@ -3,7 +3,9 @@
     u = M v + b             M: an inverse of W_t, (D, J);  v: image_embeds;  b: usually absent
     e = norm * u / |u|      norm 27.5: the length of an EOS state of SD 1.x's text encoder
 
-A fitted or refined projection may correct u before its length is set; see `residual`.
+A fitted or refined projection may correct u before its length is set; see `residual`. With a
+centred form the direction and the length move from those of SD-IPC towards those of EOS states;
+see `centred`.
 
 The length is set after the inverse; scaling v before it changes nothing. Where a bias b is
 present v is scaled to length 1 first, since a bias only means something at a fixed scale.
@@ -19,13 +21,17 @@ from torch import Tensor
 
 from .adapters.deep_prompts import DeepPrompts
 from .adapters.residual import Residual
-from .adapters.unet_deltas import UNetDeltas
+from .adapters.unet_deltas import CROSS_KV, UNetDeltas
+from .closed_form.centred import Centred
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
 from .closed_form.sanity import check_entries, check_trained
-from .errors import ImageToPromptError
+from .errors import ImageToPromptError, printable, quoted
+from .tensors import described, is_plain
 
 PAPER_NORM = 27.5
+# Lengths of prompt embeddings whose every number float32 can hold.
+_NORMS = (1e-30, 1e30)
 _DAMAGED = "Make the projection anew from its CLIP file."
 
 
@@ -41,6 +47,7 @@ class Projection:
     residual: a trained correction of the prompt embedding, part of `apply`.
     vision: deep prompts; image embeddings must then come from `encode_pictures` with them.
     cross_attention: changes of the U-Net's cross-attentions, for whoever runs it.
+    centred: the form that closes the gap between pictures and texts; None or gap 0 is SD-IPC.
     Raises ImageToPromptError if the parts do not fit together.
     """
 
@@ -55,6 +62,7 @@ class Projection:
     residual: Residual | None = None
     vision: DeepPrompts | None = None
     cross_attention: UNetDeltas | None = None
+    centred: Centred | None = None
 
     def __post_init__(self) -> None:
         widths = (self.encoder.text_width, self.encoder.joint_width)
@@ -66,16 +74,21 @@ class Projection:
             if tensor is not None:
                 finite = tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all())
                 _require(finite, "finite float32 numbers", tensor)
-        if not (math.isfinite(self.norm) and self.norm > 0):
-            raise ImageToPromptError(
-                "a finite norm > 0", f"{self.norm}", _DAMAGED, "projection file"
-            )
+        if (self.singular_values < 0).any():
+            _require(False, "singular values >= 0", self.singular_values)
+        if not _NORMS[0] <= self.norm <= _NORMS[1]:  # false for NaN too
+            expected = f"a finite norm > 0, from {_NORMS[0]:g} to {_NORMS[1]:g}"
+            raise ImageToPromptError(expected, quoted(self.norm), _DAMAGED, "projection file")
         if not (0 < self.kept <= len(self.singular_values) and 0 < self.cutoff < math.inf):
-            got = f"cutoff {self.cutoff}, kept {self.kept} of {len(self.singular_values)}"
+            kept = f"kept {quoted(self.kept)} of {len(self.singular_values)}"
+            got = f"cutoff {quoted(self.cutoff)}, {kept}"
             raise ImageToPromptError(
                 "a cutoff > 0 that keeps something", got, _DAMAGED, "projection file"
             )
         self._check_trained_parts()
+        if self.centred is not None:
+            shape = tuple(self.centred.matrix.shape)
+            _require(shape == widths, f"a centred form of {widths}", self.centred.matrix)
 
     def _check_trained_parts(self) -> None:
         text, vision = self.encoder.text_width, self.encoder.vision_width
@@ -122,12 +135,25 @@ class Projection:
             norm=norm,
         )
 
-    def apply(self, image_embeds: Tensor) -> Tensor:
-        """Prompt embeddings (B, D) float32, each of length `norm`, from image embeddings.
+    @property
+    def common(self) -> Tensor | None:
+        """What all its prompt embeddings share (D,), see `Centred.common`; None without a gap."""
+        return self.centred.common if self.centred is not None and self.centred.gap > 0 else None
 
+    def apply(self, image_embeds: Tensor) -> Tensor:
+        """Prompt embeddings (B, D) float32 of one length from image embeddings.
+
+        The length is `norm`; with a gap > 0 it moves towards the captions', see `centred`.
         image_embeds: (B, J), joint CLIP space, not normalised (any length gives the same).
         Raises ImageToPromptError for another width, or an embedding without a direction.
         """
+        if not is_plain(image_embeds):
+            raise ImageToPromptError(
+                "image embeddings as plain floating-point numbers",
+                described(image_embeds),
+                "Use image embeddings as the CLIP vision encoder gives them.",
+                "vision encoder",
+            )
         if image_embeds.ndim != 2 or image_embeds.shape[1] != self.encoder.joint_width:
             raise ImageToPromptError(
                 f"image embeddings (B, {self.encoder.joint_width}) from the vision encoder of "
@@ -144,14 +170,39 @@ class Projection:
         else:
             u = torch.nn.functional.normalize(v, dim=-1) @ matrix.T + self.bias.to(v.device)
         _require_direction(u, "a projected image")
+        length = self.norm
+        if self.centred is not None and self.centred.gap > 0:
+            u, length = self.centred.blend(u, self.norm, v)
+            _require_direction(u, "a projected image")
         if self.residual is not None:
             u = self.residual.apply(u)
             _require_direction(u, "a projected image")
-        return self.norm * u / u.norm(dim=-1, keepdim=True)
+        return length * u / u.norm(dim=-1, keepdim=True)
 
     def __repr__(self) -> str:
-        total = len(self.singular_values)
-        return f"Projection({self.encoder.name}, {self.method}, kept {self.kept} of {total})"
+        parts = [
+            self.encoder.name,
+            printable(self.method),
+            f"kept {self.kept} of {len(self.singular_values)}",
+        ]
+        if trained := self._trained():
+            parts.append(f"refined: {trained}")
+        if self.centred is not None:
+            parts.append(f"gap {self.centred.gap:g}")
+        return f"Projection({', '.join(parts)})"
+
+    def _trained(self) -> str:
+        """What was trained, in the words of `training.presets`; empty for the closed form.
+
+        Refining and fitting train the same parts, so the parts do not tell which of them it was.
+        """
+        unet = self.cross_attention
+        if self.vision is not None:
+            return "full"
+        if unet is not None and not all(name.endswith(CROSS_KV) for name in unet.deltas):
+            return "transformer blocks"
+        names = {"embedding": self.residual, "cross-attention": unet}
+        return " + ".join(name for name, part in names.items() if part is not None)
 
 
 def automatic_cutoff(values: Tensor, encoder: ClipIdentity) -> float:

@@ -84,5 +84,8 @@ def detached_copy(projection: Projection) -> Projection:
         t.detach().clone() for t in (projection.matrix, projection.singular_values)
     )
     bias = None if projection.bias is None else projection.bias.detach().clone()
-    own = replace(projection, matrix=matrix, singular_values=singular_values, bias=bias)
+    centred = None if projection.centred is None else projection.centred.copy()
+    own = replace(
+        projection, matrix=matrix, singular_values=singular_values, bias=bias, centred=centred
+    )
     return with_adapters(own, {n: t.detach().clone() for n, t in adapter_state_dict(own).items()})

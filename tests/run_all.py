@@ -16,6 +16,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+from image_to_prompt.tests import lint
 from image_to_prompt.workflows.comfyui import hosts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +40,7 @@ class Result:
 def main(arguments: list[str]) -> int:
     BUILD.mkdir(parents=True, exist_ok=True)
     search = hosts.search()
-    lint = subprocess.run([sys.executable, "-m", "ruff", "check", "--quiet", "."], cwd=ROOT)
+    lint_failed = lint.main() != 0
     # Where a host exists its tests run inside it; without one they are all skipped and counted.
     here = ["tests", "--ignore=tests/host"] if search.hosts else ["tests"]
     results = [run("without ComfyUI", sys.executable, [*here, *arguments])]
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
     print("\n" + "\n".join(str(result) for result in results))
     for problem in search.problems:
         print(f"Host tests could not be run: {problem}")
-    failed = sum(result.failed for result in results) + (lint.returncode != 0)
+    failed = sum(result.failed for result in results) + lint_failed
     passed = sum(result.passed for result in results)
     skipped = sum(sum(result.skipped.values()) for result in results)
     print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)

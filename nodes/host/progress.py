@@ -22,9 +22,9 @@ class ProgressBar:
     def __init__(self, denoiser: HostDenoiser | None, total: int) -> None:
         self._bar = comfy.utils.ProgressBar(max(1, total))
         self._total = max(1, total)  # no steps are done at once
-        self._previewer = denoiser and latent_preview.get_previewer(
-            denoiser.device, denoiser.latent_format
-        )
+        self._previewer: Any = None
+        if denoiser is not None:
+            self._previewer = latent_preview.get_previewer(denoiser.device, denoiser.latent_format)
 
     @property
     def shows_pictures(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...projection import ImageToPromptError
-from ..checks import rgb
+from ..inputs.checks import rgb
 
 _SMALLEST, _LARGEST = 64, 16384  # pixels of a side
 _ASPECT = 8  # beyond it the centre crop that CLIP encodes holds hardly anything of the image

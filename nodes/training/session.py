@@ -26,7 +26,6 @@ from ...projection import (
     phrases,
 )
 from ...projection.closed_form.clip_identity import fingerprint
-from ..checks import check_choice, check_projection
 from ..host import api as host
 from ..host.model.fingerprint import attention_fingerprint, model_fingerprint
 from ..host.model.patches import patch_model
@@ -35,6 +34,7 @@ from ..host.text import encoded_texts
 from ..host.unet import HostDenoiser
 from ..host.vae import check_vae, latents_of
 from ..host.vision import HostTower, image_embeddings, preprocessed
+from ..inputs.checks import check_choice, check_projection, check_socket
 from .images import fitted_to
 from .loss_curve import loss_curve
 from .preview import sample
@@ -67,6 +67,8 @@ class Models:
     def __post_init__(self) -> None:
         encoder = check_projection(self.projection).encoder
         check_choice(self.memory, MEMORY, "memory")
+        for socket in ("model", "vae", "clip", "clip_vision"):
+            check_socket(getattr(self, socket), socket)
         host.check_clip(self.clip, encoder.text_width, encoder.name)
         visual = host.check_clip_vision(self.clip_vision, encoder.joint_width, encoder.name)
         if encoder.visual_projection not in (None, fingerprint(visual)):

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..closed_form.centred import TENSORS
 from ..config.recipe import recipe_fields
 from ..errors import ImageToPromptError
 from ..state_dict import adapter_state_dict
@@ -107,7 +108,7 @@ def run_fingerprint(trainer: Trainer) -> str:
     initial = trainer.parameters.initial
     null, prompts = trainer.loss.null, trainer.sampler.prompts
     tensors = [null, trainer.denoiser.alphas_cumprod, initial.matrix, initial.bias]
-    tensors += adapter_state_dict(initial).values()
+    tensors += [*adapter_state_dict(initial).values(), *_centred_tensors(trainer)]
     tensors.append(None if prompts is None else prompts.states)
     return digest_of(_settings(trainer), [*tensors, *_image_tensors(trainer)])
 
@@ -121,8 +122,11 @@ def _exact_fingerprint(trainer: Trainer) -> str:
 
 
 def _settings(trainer: Trainer) -> dict[str, Any]:
-    shapes = trainer.denoiser.linear_shapes
+    shapes, centred = trainer.denoiser.linear_shapes, trainer.parameters.initial.centred
+    shares = ("removed", "offset_share", "gap")
+    own = {} if centred is None else {name: getattr(centred, name) for name in shares}
     return {
+        **({"centred": own} if own else {}),
         "recipe": recipe_fields(trainer.config),
         "seed": trainer.seed,
         "planned": trainer.schedule_steps,
@@ -135,7 +139,17 @@ def _encoded_inputs(trainer: Trainer) -> list[Tensor | None]:
     """Tensors that are computed anew before every run, and may differ by rounding."""
     initial, prompts = trainer.parameters.initial, trainer.sampler.prompts
     texts = None if prompts is None else prompts.states
-    return [trainer.loss.null, initial.matrix, initial.bias, texts, *_image_tensors(trainer)]
+    own = [trainer.loss.null, initial.matrix, initial.bias, texts]
+    return [*own, *_image_tensors(trainer), *_centred_tensors(trainer)]
+
+
+def _centred_tensors(trainer: Trainer) -> list[Tensor]:
+    """Those of a centred form, whose offset, spread and direction are encoded anew; or none."""
+    centred = trainer.parameters.initial.centred
+    if centred is None:
+        return []
+    tensors = [getattr(centred, name) for name in TENSORS]
+    return [*tensors, torch.tensor([centred.spread], dtype=torch.float64)]
 
 
 def _image_tensors(trainer: Trainer) -> list[Tensor | None]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..errors import ImageToPromptError
 
+_DAMAGED = "The projection file is damaged: make it anew."
+_MAX_WIDTH = 2**16  # no encoder comes near it
 # (text width, joint width, vision width) -> published name. Widths do not tell fine-tunes apart.
 _NAMES = {
     (768, 768, 1024): "CLIP ViT-L/14",
@@ -41,11 +43,13 @@ class ClipIdentity:
     visual_projection: str | None = None
 
     def __post_init__(self) -> None:
-        widths = (self.text_width, self.joint_width, self.vision_width or 1)
-        if any(not isinstance(w, int) or w < 1 for w in widths):
-            raise ImageToPromptError(
-                "encoder widths >= 1", f"{widths}", "The projection file is damaged: make it anew."
-            )
+        vision = 1 if self.vision_width is None else self.vision_width
+        widths = (self.text_width, self.joint_width, vision)
+        if any(type(w) is not int or not 1 <= w <= _MAX_WIDTH for w in widths):  # true is no width
+            raise ImageToPromptError("encoder widths >= 1", f"{widths}", _DAMAGED)
+        marks = (self.text_projection, self.visual_projection)
+        if not (isinstance(marks[0], str) and isinstance(marks[1], str | None)):
+            raise ImageToPromptError("fingerprints as texts", f"{marks}", _DAMAGED)
 
     @classmethod
     def of(cls, text_projection: Tensor, visual_projection: Tensor | None = None) -> ClipIdentity:

@@ -13,13 +13,15 @@ smaller than the largest, and pictures put almost nothing there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import ImageToPromptError
+from ..errors import ImageToPromptError, quoted
 
 PAPER_CUTOFF = 0.3
 # 0.70 x median keeps the same 607 directions of OpenAI's ViT-L/14 as the paper's 0.3 does.
@@ -48,6 +50,21 @@ _NUMERICAL_ZERO = 1e-6
 _LEAST_GAIN = 1e-15
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Linear algebra of the same bits whatever number of threads the process has set.
+
+    Each number of threads rounds differently; one thread never waits for another on a busy machine.
+    The number holds for the whole process while the block runs, and is then set back.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True, eq=False)
 class Decomposition:
     """The singular value decomposition of a text projection, float64: left @ diag(values) @ right.
@@ -61,8 +78,12 @@ class Decomposition:
 
 
 def decompose(text_projection: Tensor) -> Decomposition:
-    """Decompose W_t (J, D), as `torch.nn.Linear.weight`, in float64 whatever its dtype."""
-    return Decomposition(*torch.linalg.svd(text_projection.double(), full_matrices=False))
+    """Decompose W_t (J, D), as `torch.nn.Linear.weight`, in float64 whatever its dtype.
+
+    The same bits for any number of threads.
+    """
+    with one_thread():
+        return Decomposition(*torch.linalg.svd(text_projection.double(), full_matrices=False))
 
 
 def nonzero_values(values: Tensor) -> Tensor:
@@ -107,6 +128,7 @@ def invert(text_projection: Tensor | Decomposition, method: str, cutoff: float) 
     """
     svd = decompose(text_projection) if isinstance(text_projection, Tensor) else text_projection
     _check(method, cutoff)
+    cutoff = float(cutoff)
     nonzero = svd.values > _NUMERICAL_ZERO * svd.values.max()
     gain = METHODS[method](svd.values, cutoff)
     gain = torch.where(nonzero & (gain >= _LEAST_GAIN), gain, 0.0)
@@ -118,8 +140,9 @@ def invert(text_projection: Tensor | Decomposition, method: str, cutoff: float) 
             "Lower the cutoff.",
             "cutoff",
         )
-    matrix = (svd.right.T * gain) @ svd.left.T  # (D, N) @ (N, J) -> (D, J)
-    return Inverse(matrix.float(), svd.values.float(), float(cutoff), kept)
+    with one_thread():
+        matrix = (svd.right.T * gain) @ svd.left.T  # (D, N) @ (N, J) -> (D, J)
+    return Inverse(matrix.float(), svd.values.float(), cutoff, kept)
 
 
 def _check(method: str, cutoff: float) -> None:
@@ -127,10 +150,10 @@ def _check(method: str, cutoff: float) -> None:
         raise ImageToPromptError(
             f"a method among {', '.join(METHODS)}", repr(method), "Choose one of them."
         )
-    if not 0 < cutoff < float("inf"):
+    if not 0 < cutoff <= sys.float_info.max:  # a whole number can be larger than any float
         raise ImageToPromptError(
             "a finite cutoff > 0",
-            f"{cutoff}",
+            quoted(cutoff),
             "Choose a cutoff among the singular values.",
             "cutoff",
         )

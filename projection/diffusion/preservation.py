@@ -24,7 +24,7 @@ from ..config.training_config import PreservationConfig
 from ..data.batches import Batch, batch_of
 from ..data.dataset import TrainingImages
 from ..data.encoded_prompts import EncodedPrompts
-from ..prompt.conditioning import assemble, edit
+from ..prompt.conditioning import CommonPart, assemble, edit
 
 MIN_TEXT_WEIGHT = 0.4  # of the text weights that are drawn; the paper's own is 0.6
 
@@ -51,7 +51,8 @@ class PreservationBatch(Protocol):
 class PromptPreservation:
     """K pairs, each with its image's prompt edited by a text.
 
-    text_index: (K,), indices into prompts; text_weights: (K,).
+    text_index: (K,), indices into prompts; text_weights: (K,). centred: of the projection,
+    see `edit`.
     """
 
     batch: Batch
@@ -59,6 +60,7 @@ class PromptPreservation:
     text_index: Tensor
     text_weights: Tensor
     teacher_prediction: tuple[Tensor, ...] | None = None
+    centred: CommonPart | None = None
 
     def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
         """See `PreservationBatch.contexts`."""
@@ -67,7 +69,7 @@ class PromptPreservation:
             text, image = int(self.text_index[pair]), int(self.batch.image_index[pair])
             states, eos = self.prompts.states[text : text + 1], [self.prompts.eos[text]]
             own = embeddings[image : image + 1]
-            rows.append(edit(states, eos, own, float(self.text_weights[pair])))
+            rows.append(edit(states, eos, own, float(self.text_weights[pair]), self.centred))
         return torch.cat(rows)
 
 

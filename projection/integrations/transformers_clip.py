@@ -69,7 +69,7 @@ def prompt_embeds(
     """
     states, eos = text_states(clip, tokenizer, text)
     embeddings = projection.apply(image_embeds(clip, pixel_values)).to(states)
-    conditioning = condition(states, [eos], embeddings, text_weight)
+    conditioning = condition(states, [eos], embeddings, text_weight, centred=projection.centred)
     return apply_strength(conditioning, null_prompt(clip, tokenizer), strength)
 
 

@@ -7,10 +7,17 @@ fitted to how text states vary and not to what any one of them says.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from ..errors import ImageToPromptError
 
 COUNT = 4000
+BROAD_COUNT = 300
+_TEMPLATES = (
+    "{}", "a photo of {}", "a picture of a {}", "a drawing of {}", "a close up of a {}",
+    "there is a {} in the picture", "{}, seen from far away", "one of many {}", "a scene with {}",
+    "a {} on its own", "the {} of my friend", "an old image of a {}",
+)  # fmt: skip
 
 SUBJECTS = (
     "cat", "dog", "horse", "bird", "owl", "fox", "lion", "elephant", "fish", "butterfly",
@@ -62,6 +69,37 @@ def captions(count: int = COUNT, seed: int = 0) -> list[str]:
     while len(found) < count:
         found[_caption(draw)] = None
     return list(found)
+
+
+def broad_captions(count: int = BROAD_COUNT, seed: int = 0, words: Sequence[str] = ()) -> list[str]:
+    """`count` different captions whose EOS states have a mean free of any one kind of content.
+
+    One half is `captions`; the other is templates filled with 1 to 3 of `words`, such as a
+    tokenizer's vocabulary, since `captions` alone names some 200 things. Without words all are
+    `captions`. The same ones for the same arguments. Raises ImageToPromptError for a count
+    outside 1..100000, or too few words for as many captions.
+    """
+    plain = captions(count - count // 2 if words else count, seed)
+    draw = random.Random(seed)
+    found = dict.fromkeys(plain)
+    for _ in range(100 * count):
+        if len(found) == count:
+            return list(found)
+        filling = " ".join(draw.choice(words) for _ in range(draw.choice((1, 1, 2, 3))))
+        found[draw.choice(_TEMPLATES).format(filling)] = None
+    got = f"{len(set(words))} words"
+    raise ImageToPromptError(f"words for {count} captions", got, "Give more words.")
+
+
+def vocabulary_words(tokens: Sequence[str], most: int = 12_000) -> list[str]:
+    """The first `most` whole words of at least 3 letters of a BPE vocabulary.
+
+    tokens: in the order of their ids, which is that of merges and so roughly of frequency; in
+    CLIP's vocabulary a token that ends a word ends in "</w>".
+    """
+    ends = (token.removesuffix("</w>") for token in tokens if token.endswith("</w>"))
+    words = [word for word in ends if len(word) >= 3 and word.isascii() and word.isalpha()]
+    return words[:most]
 
 
 def phrases(count: int, seed: int = 0) -> list[str]:

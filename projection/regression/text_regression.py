@@ -35,7 +35,7 @@ def fit_from_text(
     states: (M, D), last-layer EOS states of M >= 2 captions. image_embeds: (N, J), joint CLIP
     space, of the domain's pictures; None: no shift. text_projection: W_t (J, D); None: what the
     projection's own inverse knows of it. damping: r > 0. The trained parts of `projection` are
-    left out: they belong to its old matrix.
+    left out: they belong to its old matrix. A centred form takes the fitted M in place of W_t'.
     Raises ImageToPromptError for other widths, too few or equal captions, or a projection whose
     W_t cannot be had back.
     """
@@ -46,8 +46,10 @@ def fit_from_text(
     matrix, bias = _least_squares(t, h, damping)
     if image_embeds is not None:
         bias = bias - matrix @ mean_gap(image_embeds.detach().cpu(), t)
+    centred = projection.centred
     return replace(
         projection,
+        centred=None if centred is None else replace(centred, matrix=matrix.float()),
         matrix=matrix.float(),
         bias=bias.float(),
         method=METHOD,

@@ -6,13 +6,17 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from ..closed_form.sanity import FILE_ADVICE
 from ..errors import ImageToPromptError
 from ..projector import Projection
-from .clip_file import PROJECTION_KEYS, read_clip_projections
+from .clip_file import (
+    ClipProjections,
+    holds_text_projection,
+    projection_keys,
+    read_clip_projections,
+)
 from .projection_file import is_projection, load_projection
+from .tensor_file import TensorFile
 
 
 def load_file(path: str | Path, method: str = "pseudo-inverse", cutoff: float = 0.0) -> Projection:
@@ -21,10 +25,27 @@ def load_file(path: str | Path, method: str = "pseudo-inverse", cutoff: float = 
     method, cutoff: for a CLIP file, see `Projection.from_text_projection`; a saved projection
     keeps its own. Raises ImageToPromptError for any other file.
     """
-    if is_projection(_metadata(path)):
+    if is_projection(TensorFile.open(path).metadata):
         return load_projection(path)
     clip = read_clip_projections(path)
     return Projection.from_text_projection(clip.text, clip.visual, method, cutoff)
+
+
+def load_weights(path: str | Path) -> ClipProjections | None:
+    """W_t and W_v of a full CLIP file, None of a saved projection.
+
+    Raises ImageToPromptError for any other file.
+    """
+    return None if is_projection(TensorFile.open(path).metadata) else read_clip_projections(path)
+
+
+def promises_projection(path: str | Path) -> bool:
+    """Whether `load_file` may give a projection, by the file's header alone."""
+    try:
+        file = TensorFile.open(path)
+    except ImageToPromptError:
+        return False
+    return is_projection(file.metadata) or holds_text_projection(file)
 
 
 def content_hash(path: str | Path) -> str:
@@ -32,22 +53,11 @@ def content_hash(path: str | Path) -> str:
 
     Raises ImageToPromptError if the file cannot be read.
     """
-    metadata = _metadata(path)
-    digest = hashlib.sha256(repr(sorted(metadata.items())).encode())
-    with safe_open(path, "pt") as file:
-        for key in sorted(file.keys()):
-            if is_projection(metadata) or key in PROJECTION_KEYS:
-                tensor = file.get_tensor(key).contiguous()
-                digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    file = TensorFile.open(path)
+    digest = hashlib.sha256(repr(sorted(file.metadata.items())).encode("utf-8", "replace"))
+    saved = is_projection(file.metadata)
+    tensors = file.read_all() if saved else file.read(projection_keys(file))
+    for key, tensor in sorted(tensors.items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode("utf-8", "replace"))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _metadata(path: str | Path) -> dict[str, str]:
-    try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise ImageToPromptError(
-            "a file in safetensors format", f"{Path(path).name}: {error}", FILE_ADVICE, "clip file"
-        ) from error

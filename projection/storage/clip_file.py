@@ -1,7 +1,6 @@
 """The text projection out of a CLIP file, without reading the rest of it.
 
-A CLIP ViT-L/14 file has 1.7 GB; W_t and W_v together are 5 MB of it. Safetensors files are
-mapped, so only the pages of these two are ever read.
+A CLIP ViT-L/14 file has 1.7 GB; W_t and W_v together are 5 MB of it, and all that is read.
 
 Orientation: transformers stores both as `Linear.weight`, (out, in). OpenAI's and OpenCLIP's own
 names are plain matrices used as x @ P, so they are (in, out) and are transposed here. A square
@@ -10,20 +9,24 @@ matrix does not show which it is; only the key's name tells.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..closed_form.sanity import DTYPES, FILE_ADVICE, check_entries
 from ..errors import ImageToPromptError
+from .tensor_file import TensorFile
 
 _LINEAR_TEXT = ("text_projection.weight", "text.text_projection.weight")
 _MATRIX_TEXT = ("text_projection", "text.text_projection")
 _LINEAR_VISION = ("visual_projection.weight",)
 _MATRIX_VISION = ("visual.proj",)
-PROJECTION_KEYS = (*_LINEAR_TEXT, *_MATRIX_TEXT, *_LINEAR_VISION, *_MATRIX_VISION)
+_TEXT, _VISION = (*_LINEAR_TEXT, *_MATRIX_TEXT), (*_LINEAR_VISION, *_MATRIX_VISION)
+# Of a projection; the largest published one, ViT-bigG/14's W_v, has 1280 x 1664.
+_MAX_NUMBERS = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,19 +43,13 @@ def read_clip_projections(path: str | Path) -> ClipProjections:
     Raises ImageToPromptError if the file is unreadable, holds no text projection (as Stable
     Diffusion 1.x checkpoints and vision-only files do not), or one that cannot be right.
     """
-    name = Path(path).name
-    try:
-        with safe_open(path, "pt") as file:
-            keys = set(file.keys())
-            text = _first(file, keys, _LINEAR_TEXT, _MATRIX_TEXT)
-            visual = _first(file, keys, _LINEAR_VISION, _MATRIX_VISION)
-    except (SafetensorError, OSError) as error:
-        raise ImageToPromptError(
-            "a CLIP file in safetensors format", f"{name}: {error}", FILE_ADVICE, "clip file"
-        ) from error
+    file, name = TensorFile.open(path), Path(path).name
+    found = file.read(projection_keys(file))
+    text, visual = _first(found, _TEXT), _first(found, _VISION)
     if text is None:
+        got = f"{name}, {_kind(set(file.entries))}"
         raise ImageToPromptError(
-            "a CLIP file with a text projection", f"{name}, {_kind(keys)}", FILE_ADVICE, "clip file"
+            "a CLIP file with a text projection", got, FILE_ADVICE, "clip file"
         )
     for weight, what in ((text, "text"), (visual, "visual")):
         if weight is not None:
@@ -61,12 +58,35 @@ def read_clip_projections(path: str | Path) -> ClipProjections:
     return ClipProjections(text.float(), None if visual is None else visual.float())
 
 
-def _first(file: safe_open, keys: set[str], linear: tuple, matrix: tuple) -> Tensor | None:
-    """The first tensor present, (out, in), copied out of the mapped file."""
-    for key in linear + matrix:
-        if key in keys:
-            tensor = file.get_tensor(key)
-            return (tensor.T if key in matrix and tensor.ndim == 2 else tensor).contiguous().clone()
+def projection_keys(file: TensorFile) -> list[str]:
+    """The keys of W_t and W_v in the file, where it has them.
+
+    Raises ImageToPromptError for one that is too large to be a projection.
+    """
+    keys = [next((key for key in known if key in file.entries), None) for known in (_TEXT, _VISION)]
+    for key in filter(None, keys):
+        shape = file.entries[key].shape
+        if math.prod(shape) > _MAX_NUMBERS:
+            raise ImageToPromptError(
+                f"a projection of at most {_MAX_NUMBERS} numbers",
+                f"{shape} as {key} of {file.path.name}",
+                FILE_ADVICE,
+                "clip file",
+            )
+    return list(filter(None, keys))
+
+
+def holds_text_projection(file: TensorFile) -> bool:
+    """Whether the file has a tensor under one of the names of a text projection."""
+    return any(key in file.entries for key in _TEXT)
+
+
+def _first(found: Mapping[str, Tensor], keys: tuple[str, ...]) -> Tensor | None:
+    """The tensor of the first of these keys that was found, (out, in)."""
+    for key in keys:
+        if key in found:
+            lies = key in (*_MATRIX_TEXT, *_MATRIX_VISION) and found[key].ndim == 2
+            return found[key].T.contiguous() if lies else found[key]
     return None
 
 

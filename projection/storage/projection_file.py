@@ -9,47 +9,53 @@ name instead of giving wrong prompts.
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from ..closed_form.centred import NUMBERS, TENSORS, Centred
 from ..closed_form.clip_identity import ClipIdentity
 from ..errors import ImageToPromptError
 from ..projector import Projection
 from ..state_dict import CROSS, RESIDUAL, VISION, adapter_state_dict, features_of, with_adapters
+from .tensor_file import TensorFile, encode
+from .whole_file import create_file, replace_file
 
 FORMAT = "image-to-prompt projection"
 VERSION = 1
-_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS})
+CENTRED = "centred"
+_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS, CENTRED})
+_MAX_TEXT = 10_000  # characters of one metadata value; the longest that is written has 300
 _REMAKE = "Save the projection again."
 
 
 def save_projection(projection: Projection, path: str | Path) -> None:
     """Write a projection to `path`, whole or not at all: an interrupt leaves no half file."""
-    tensors = {"matrix": projection.matrix, "singular_values": projection.singular_values}
-    if projection.bias is not None:
-        tensors["bias"] = projection.bias
-    tensors |= adapter_state_dict(projection)
-    write_tensors(path, tensors, _metadata(projection))
+    write_tensors(path, _tensors(projection), _metadata(projection))
+
+
+def save_new_projection(projection: Projection, folder: str | Path, names: Iterable[str]) -> Path:
+    """As `save_projection`, under the first of `names` that `folder` does not hold: its path.
+
+    Never replaces a file. Raises FileExistsError where every name is taken.
+    """
+    return create_file(folder, names, encode(_tensors(projection), _metadata(projection)))
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict[str, str]) -> None:
     """Write a safetensors file whole or not at all."""
-    path = Path(path)
-    content = save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, facts)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        # Not save_file or tempfile: theirs would be readable by this user only.
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, encode(tensors, facts))
+
+
+def write_new_tensors(
+    folder: str | Path, names: Iterable[str], tensors: dict[str, Tensor], facts: dict[str, str]
+) -> Path:
+    """As `write_tensors`, under the first of `names` that `folder` does not hold: its path."""
+    return create_file(folder, names, encode(tensors, facts))
 
 
 def load_projection(path: str | Path) -> Projection:
@@ -57,13 +63,14 @@ def load_projection(path: str | Path) -> Projection:
 
     Raises ImageToPromptError for another kind of file, a newer version, or a damaged one.
     """
-    metadata, tensors = _read(path)
-    _check_header(metadata, path)
+    file = TensorFile.open(path)
+    _check_format(file)
     try:
-        return _projection(metadata, tensors)
+        features = _check_header(file)
+        return _projection(file.metadata, file.read_all(), features)
     except ImageToPromptError:
         raise
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ImageToPromptError(
             "a whole projection file",
             f"{Path(path).name} without or with bad {error}",
@@ -77,71 +84,100 @@ def is_projection(metadata: Mapping[str, str] | None) -> bool:
     return (metadata or {}).get("format") == FORMAT
 
 
+def _tensors(projection: Projection) -> dict[str, Tensor]:
+    tensors = {"matrix": projection.matrix, "singular_values": projection.singular_values}
+    if projection.bias is not None:
+        tensors["bias"] = projection.bias
+    if (centred := projection.centred) is not None:
+        tensors |= {f"{CENTRED}.{name}": getattr(centred, name) for name in TENSORS}
+    return tensors | adapter_state_dict(projection)
+
+
+def _features(projection: Projection) -> list[str]:
+    own = {"bias": projection.bias, CENTRED: projection.centred}
+    return [name for name, part in own.items() if part is not None] + features_of(projection)
+
+
 def _metadata(projection: Projection) -> dict[str, str]:
     values = {
         "format": FORMAT,
         "format_version": VERSION,
-        "features": ["bias"] * (projection.bias is not None) + features_of(projection),
+        "features": _features(projection),
         "encoder": asdict(projection.encoder),
         "method": projection.method,
         "cutoff": projection.cutoff,
         "kept": projection.kept,
         "norm": projection.norm,
     }
+    if (centred := projection.centred) is not None:
+        values[CENTRED] = {name: getattr(centred, name) for name in NUMBERS}
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
 
-def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-            # Clones: what safe_open gives may be a view of the mapped file.
-            wanted = file.keys() if is_projection(metadata) else ()
-            return metadata, {key: file.get_tensor(key).clone() for key in wanted}
-    except (SafetensorError, OSError) as error:
-        raise ImageToPromptError(
-            "a safetensors file", f"{Path(path).name}: {error}", "Get or save the file again."
-        ) from error
-
-
-def _check_header(metadata: dict[str, str], path: str | Path) -> None:
-    name = Path(path).name
-    if not is_projection(metadata):
+def _check_format(file: TensorFile) -> None:
+    if not is_projection(file.metadata):
         raise ImageToPromptError(
             "a projection file",
-            f"{name}, which is another kind of file",
+            f"{file.path.name}, which is another kind of file",
             "Read a file that save_projection wrote; read a CLIP file by read_clip_projections.",
             "wrong file",
         )
-    try:
-        version = int(metadata["format_version"])
-        unknown = sorted(set(json.loads(metadata["features"])) - _FEATURES)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ImageToPromptError(
-            "a whole projection file", f"{name}: {error}", _REMAKE, "saved projection"
-        ) from error
-    if version > VERSION or unknown:
-        got = f"{name} of version {version}" + (f" with {', '.join(unknown)}" if unknown else "")
+
+
+def _check_header(file: TensorFile) -> list[str]:
+    """The file's features. Raises ImageToPromptError for a newer file, ValueError for damage."""
+    text = file.metadata["format_version"]
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise ValueError(f"format_version {text}")
+    features = _value(file.metadata, "features", list)
+    if not all(isinstance(name, str) for name in features):
+        raise ValueError("features that are no names")
+    unknown = sorted(set(features) - _FEATURES)
+    if int(text) > VERSION or unknown:
+        got = f"{file.path.name} of version {text}"
+        got += f" with {', '.join(unknown)}" if unknown else ""
         raise ImageToPromptError(
             f"a projection file of version {VERSION} or older", got, "Update Image-to-Prompt."
         )
+    return features
 
 
-def _projection(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Projection:
-    # What is announced must be there: leaving it out would give other prompts without a word.
-    announced = "bias" in json.loads(metadata["features"])
+def _projection(
+    metadata: Mapping[str, str], tensors: dict[str, Tensor], features: list[str]
+) -> Projection:
     projection = Projection(
         matrix=tensors["matrix"],
         singular_values=tensors["singular_values"],
-        encoder=ClipIdentity(**json.loads(metadata["encoder"])),
+        encoder=ClipIdentity(**_value(metadata, "encoder", dict)),
         method=metadata["method"],
-        cutoff=float(json.loads(metadata["cutoff"])),
-        kept=int(json.loads(metadata["kept"])),
-        norm=float(json.loads(metadata["norm"])),
-        bias=tensors["bias"] if announced else None,
+        cutoff=float(_value(metadata, "cutoff", float, int)),
+        kept=_value(metadata, "kept", int),
+        norm=float(_value(metadata, "norm", float, int)),
+        bias=tensors.get("bias"),
+        centred=_centred(metadata, tensors) if CENTRED in metadata else None,
     )
     loaded = with_adapters(projection, tensors)
-    missing = set(json.loads(metadata["features"])) - {"bias"} - set(features_of(loaded))
-    if missing:
-        raise KeyError(", ".join(sorted(missing)))
+    # What is announced must be there, and nothing else: leaving out a part, or using one that a
+    # reader was not told of, would give other prompts without a word.
+    if wrong := set(features) ^ set(_features(loaded)):
+        raise ValueError(f"{', '.join(sorted(wrong))}, announced or there but not both")
+    if unknown := tensors.keys() - _tensors(loaded).keys():
+        raise ValueError(f"tensors {', '.join(sorted(unknown)[:3])} that belong to no feature")
     return loaded
+
+
+def _value(metadata: Mapping[str, str], key: str, *kinds: type) -> Any:
+    """A metadata value of one of these JSON types. Raises KeyError or ValueError for any other."""
+    text = metadata[key]
+    value = json.loads(text) if len(text) <= _MAX_TEXT else None
+    if type(value) not in kinds:  # not isinstance: true is no number
+        raise ValueError(f"{key} {text}")
+    return value
+
+
+def _centred(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Centred:
+    numbers = _value(metadata, CENTRED, dict)
+    if any(type(numbers[name]) not in (float, int) for name in NUMBERS):
+        raise ValueError(f"{CENTRED} {numbers}")
+    parts: dict[str, Any] = {name: tensors[f"{CENTRED}.{name}"] for name in TENSORS}
+    return Centred(**parts | {name: float(numbers[name]) for name in NUMBERS})

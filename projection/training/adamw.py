@@ -44,11 +44,12 @@ class AdamW:
             second[name] = (self.second[name] * BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
             size = (second[name] / (1 - BETAS[1] ** step)).sqrt_().add_(EPSILON)
             move = -rate / (1 - BETAS[0] ** step)
-            decayed = values[name] * (1 - rate * weight_decay)
-            updated[name] = decayed.addcdiv_(first[name], size, value=move)
+            shrink = 1 - rate * weight_decay
+            value = values[name] if shrink == 1 else values[name] * shrink
+            updated[name] = torch.addcdiv(value, first[name], size, value=move)
         # From here on nothing is allocated, so that nothing can fail halfway.
-        for name, value in updated.items():
-            values[name].copy_(value)
+        for name, new in updated.items():
+            values[name].copy_(new)
         self.first |= first
         self.second |= second
         self.step = step

@@ -208,6 +208,8 @@ class Trainer:
         if turn in self._cached:
             return self._cached[turn]
         found = self.sampler.prompt_preservation(turn)
+        if found is not None:
+            found = replace(found, centred=self.parameters.initial.centred)
         if found is not None and sets:
             teacher = self.loss.cache_teacher(self.parameters.initial, found)
             self._cached[turn] = found = replace(found, teacher_prediction=teacher)

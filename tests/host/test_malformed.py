@@ -5,13 +5,26 @@ The cases are data in tests/malformed: nodes.py and file_nodes.py.
 
 from __future__ import annotations
 
+import io
+import logging
+import multiprocessing
+import os
+import sys
+import traceback
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 
-from image_to_prompt.projection import save_projection
+from image_to_prompt.projection import (
+    ImageToPromptError,
+    LoRADelta,
+    Projection,
+    UNetDeltas,
+    save_projection,
+)
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.malformed import file_nodes, nodes
 from image_to_prompt.tests.malformed.case import check
@@ -30,6 +43,7 @@ class Tools:
         self.models = Path(folder_paths.models_dir)
         self.projections = self.models / "projections"
         self.projections.mkdir(parents=True, exist_ok=True)
+        folder_paths.add_model_folder_path("loras", str(self.models / "loras"), is_default=True)
         self.good_file = self.place("text_encoders", builders.transformers_clip())
 
     def embed(self, **changes) -> list:
@@ -68,6 +82,11 @@ class Tools:
             builders.write(path, content)
         self.folder_paths.filename_list_cache.clear()
         return path.name
+
+    def rename(self, old: str, kind: str, new: str) -> None:
+        folder = Path(self.folder_paths.get_folder_paths(kind)[0])
+        os.rename(folder / old, folder / new)
+        self.folder_paths.filename_list_cache.clear()
 
     def link_out(self) -> str:
         """A link inside the projections folder to a folder outside it; its name."""
@@ -141,6 +160,115 @@ def test_a_fingerprint_changes_with_the_file_only(tools):
     assert node.fingerprint_inputs(file=tools.good_file, method="ridge", cutoff=0.0) == first
     changed = tools.place("text_encoders", builders.transformers_clip(vision=40))
     assert node.fingerprint_inputs(file=changed, method="ridge", cutoff=0.0) != first
+
+
+OVERWRITING = ("styles/", "sub/styles/", "x/./", "x/.", "a/b/../c/", "a//b", "b\\\\", "%year%/y/")
+
+
+@pytest.mark.parametrize("prefix", OVERWRITING)
+@pytest.mark.parametrize("lora", [False, True])
+def test_no_prefix_makes_a_save_replace_a_file(tools, prefix, lora):
+    projection = with_change() if lora else builders.small_projection()
+    before = {path: path.read_bytes() for path in tools.files()}
+    for _ in range(3):
+        tools.save(projection=projection, filename_prefix=prefix, save_lora=lora)
+    after = {path: path.read_bytes() for path in tools.files()}
+    assert {path: after.get(path) for path in before} == before
+    new = sorted(after.keys() - before.keys())
+    assert len(new) == (6 if lora else 3)
+    assert all(path.name.endswith("_.safetensors") and path.name[0] not in "_." for path in new)
+
+
+def test_processes_that_share_a_folder_keep_every_save(tools):
+    context = multiprocessing.get_context("fork")
+    start, results = context.Event(), context.Queue()
+    workers = [
+        context.Process(target=_save_many, args=(tools, start, results)) for _ in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    start.set()
+    told = [name for _ in workers for name in results.get(timeout=120)]
+    for worker in workers:
+        worker.join()
+    kept = [path for path in tools.files() if "shared" in path.name]
+    assert len(told) == len(set(told)) == 2 * SAVES_EACH * PROCESSES
+    assert sorted(map(str, kept)) == sorted(told)
+
+
+PROCESSES, SAVES_EACH = 4, 15
+
+
+def _save_many(tools, start, results) -> None:
+    torch.set_num_threads(1)
+    node, projection = tools.classes["SaveProjection"], with_change()
+    start.wait()
+    told = []
+    for _ in range(SAVES_EACH):
+        out = node.execute(projection=projection, filename_prefix="s/shared", save_lora=True)
+        told += out.ui.as_dict()["text"][0].splitlines()
+    results.put(told)
+
+
+def with_change() -> Projection:
+    """A projection that changes a model, so that it can be saved as a LoRA."""
+    name = "input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    change = UNetDeltas({name: LoRADelta(torch.ones(2, 32), torch.ones(8, 2))})
+    return replace(builders.small_projection(), cross_attention=change)
+
+
+def test_where_the_lora_cannot_be_written_the_projection_goes_again(tools, monkeypatch):
+    from image_to_prompt.nodes import load_save
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    before = tools.files()
+    monkeypatch.setattr(load_save, "write_new_tensors", full)
+    with pytest.raises(ImageToPromptError, match="No space left"):
+        tools.save(projection=with_change(), filename_prefix="both", save_lora=True)
+    assert tools.files() == before
+
+
+@pytest.fixture
+def strict_log():
+    """A log that ends a program with what it cannot write, as newer hosts' does."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    handler = logging.StreamHandler(stream)
+    handler.handleError = _fail
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield root
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def _fail(record):
+    raise
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+@pytest.mark.parametrize("content", ["a CLIP file", "a web page", "nothing there", "two folders"])
+def test_a_file_name_that_is_not_utf8_never_ends_the_host(tools, strict_log, content):
+    name = os.fsdecode(b"mod\xe8le " + content.encode() + b".safetensors")
+    if content != "nothing there":
+        data = b"<html>" if content == "a web page" else builders.transformers_clip()
+        tools.rename(tools.place("text_encoders", data), "text_encoders", name)
+    if content == "two folders":
+        tools.rename(tools.place("clip_vision", builders.vision_only()), "clip_vision", name)
+    node = tools.classes["LoadProjection"]
+    str(node.validate_inputs(file=name)).encode()
+    node.fingerprint_inputs(file=name, method="ridge", cutoff=0.0).encode()
+    try:
+        assert tools.load(file=name).kept == builders.small_projection().kept
+        assert content in ("a CLIP file", "two folders")
+    except ImageToPromptError as error:
+        assert content in ("a web page", "nothing there")
+        # As the host logs it.
+        strict_log.error("!!! Exception during processing !!! %s", error)
+        strict_log.error(traceback.format_exc())
 
 
 def test_every_case_of_a_node_has_a_name_of_its_own():

@@ -49,6 +49,11 @@ NUMBERS = [
         for method in METHODS
         for cutoff in (-1.0, NAN, INF)
     ),
+    _case(
+        "a cutoff of 401 digits",
+        ("a finite cutoff > 0", "digits"),
+        lambda: Projection.from_text_projection(W, cutoff=10**400),
+    ),
     *(
         _case(
             f"cutoff {cutoff} above every singular value",

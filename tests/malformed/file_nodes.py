@@ -116,6 +116,32 @@ SAVING = [
             "\0",
         )
     ),
+    *(
+        Case(
+            f"save: the prefix {prefix!r}",
+            lambda tools, p=prefix: tools.save(filename_prefix=p),
+            ("filename_prefix", *says),
+        )
+        for prefix, says in (
+            ("D:\\x", (*INSIDE, "drive")),
+            ("\\\\srv\\x", (*INSIDE, "server")),
+            ("name:stream", (*INSIDE, "colon")),
+            ("CON", (*INSIDE, "device")),
+            ("sub/lpt1.x", (*INSIDE, "device")),
+            ("\udc80", INSIDE),
+            ("a\x1bb", INSIDE),
+            (None, ("as a text",)),
+            (7, ("as a text",)),
+        )
+    ),
+    *(
+        Case(
+            f"save: save_lora {value!r}",
+            lambda tools, v=value: tools.save(save_lora=v),
+            ("save_lora as true or false",),
+        )
+        for value in ("yes", None, 2, [])
+    ),
     Case(
         "save: a prefix that is no text",
         lambda tools: tools.save(filename_prefix="a\ud800"),

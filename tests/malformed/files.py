@@ -66,6 +66,19 @@ BYTES: dict[str, bytes] = {
     "offsets outside the file": header(
         {"text_projection.weight": entry(begin=960, end=1024)}, bytes(64)
     ),
+    "a header nested too deep": header(b"[" * 200_000),
+    "a header that promises gigabytes": (2**31).to_bytes(8, "little") + b"{}",
+    "metadata that are a list": header({"__metadata__": ["format"], "a": entry()}, bytes(64)),
+    "metadata that are numbers": header({"__metadata__": {"format": 1}}),
+    "a shape of truth values": header({"a": entry(shape=(True, 16))}, bytes(64)),
+    "a shape below zero": header({"a": entry(shape=(-4, -4))}, bytes(64)),
+    "a shape beyond numbers": header({"a": entry(shape=(10**400, 0), end=0)}),
+    "tensors that overlap": header(
+        {"a": entry(), "text_projection.weight": entry(begin=32, end=96)}, bytes(96)
+    ),
+    "a gap between tensors": header(
+        {"a": entry(), "text_projection.weight": entry(begin=80, end=144)}, bytes(144)
+    ),
     "an entry without a shape": header({"text_projection.weight": {"dtype": "F32"}}, bytes(64)),
 }
 
@@ -146,6 +159,7 @@ TENSORS: dict[str, tuple[dict[str, Tensor], str]] = {
     "a vector": (_text(W[0]), "shape (32,)"),
     "a single number": (_text(torch.tensor(1.0)), "shape ()"),
     "three dimensions": (_text(W.reshape(SIZE, 4, -1)), "shape (32, 4, 8)"),
+    "more numbers than any projection": (_only(torch.zeros(2**11, 2**12)), "(2048, 4096)"),
     "a single row": (_text(W[:1]), "shape (1, 32)"),
     "a single column": (_text(W[:, :1]), "shape (32, 1)"),
     "no rows": (_text(W[:0]), "shape (0, 32)"),

@@ -77,6 +77,50 @@ PICTURES = [
     ),
 ]
 
+_NESTED = torch.nested.nested_tensor([PICTURE[0], PICTURE[1]])
+_QUANTISED = torch.quantize_per_tensor(PICTURE, 1 / 255, 0, torch.quint8)
+KINDS = [
+    *(
+        _embed(f"image that is {name}", (*IMAGE, got), image=image)
+        for name, image, got in (
+            ("on the meta device", PICTURE.to("meta"), "a meta tensor"),
+            ("sparse", PICTURE.to_sparse(), "sparse"),
+            ("nested", _NESTED, "a nested tensor"),
+            ("quantised", _QUANTISED, "quint8"),
+            ("of whole numbers", (PICTURE * 255).to(torch.uint8), "uint8"),
+            ("of truth values", PICTURE > 0.5, "bool"),
+            ("complex", PICTURE.to(torch.complex64), "complex64"),
+            ("on the scale to 255", PICTURE * 255, "pixels from 0 to 1"),
+        )
+    ),
+    *(
+        _embed(f"text {name}", ("text as a text", got), text=text)
+        for name, text, got in (
+            ("nothing", None, "None"),
+            ("a number", 5, "5"),
+            ("a list", ["a"], "list"),
+            ("with half a character", "a dog \ud83d", r"\ud83d"),
+        )
+    ),
+    *(
+        _embed(
+            f"image_weights {value!r}",
+            ("image_weights as a text", "Correct image_weights"),
+            image_weights=value,
+            images="one prompt from all",
+        )
+        for value in (None, 1.0, [1, 2], "1, \udc80")
+    ),
+    *(
+        _embed(
+            f"{socket} {value!r}", (f"a {socket.upper()}", f"socket {socket}"), **{socket: value}
+        )
+        for socket in ("clip",)
+        for value in ("model.safetensors", 3, {})
+    ),
+    _embed("strength of infinite effect", ("finite numbers",), clip=Clip(scale=1e35), strength=9e5),
+]
+
 # --- numbers and choices ----------------------------------------------------------------------
 
 NUMBERS = [
@@ -232,4 +276,4 @@ PAIRINGS = [
     ),
 ]
 
-CASES = [*PICTURES, *NUMBERS, *WEIGHTS, *PAIRINGS]
+CASES = [*PICTURES, *KINDS, *NUMBERS, *WEIGHTS, *PAIRINGS]

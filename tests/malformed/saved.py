@@ -70,7 +70,7 @@ METADATA = [
     ),
     *(
         _case(f"format_version is {text!r}", WHOLE, format_version=text)
-        for text in ("", "one", "1.5", "null", "[1]")
+        for text in ("", "one", "1.5", "null", "[1]", "9" * 5000)
     ),
     *(_case(f"features is {text}", WHOLE, features=text) for text in ("", "bias", "null", "7")),
     *(_case(f"{key} is a word", WHOLE, **{key: '"x"'}) for key in ("cutoff", "kept", "norm")),
@@ -80,6 +80,28 @@ METADATA = [
         for key in ("cutoff", "norm")
         for text in ("NaN", "Infinity", "-Infinity", "0", "-1.5", "1e999")
     ),
+    *(_case(f"format_version is {text}", WHOLE, format_version=text) for text in ("0", "-5", " 1")),
+    *(_case(f"kept is {text}", WHOLE, kept=text) for text in ("1.5", "3.0", "true", '"3"')),
+    *(
+        _case(f"{key} is {text}", WHOLE, **{key: text})
+        for key in ("cutoff", "norm")
+        for text in ("true", '"0.3"', "1" * 20_000)
+    ),
+    *(
+        _case(f"norm is {text}", (*DAMAGED, "1e-30 to 1e+30"), norm=text)
+        for text in ("1e-320", "1e308", "1e-31", "1e31")
+    ),
+    *(
+        _case(f"features is {what}", WHOLE, features=text)
+        for what, text in (
+            ("a number in a list", "[1]"),
+            ("a list in a list", "[[]]"),
+            ("an object", '{"bias": 1}'),
+            ("nested too deep", "[" * 100_000),
+            ("nested deep and whole", "[" * 4000 + "]" * 4000),
+        )
+    ),
+    _case("encoder is nested deep", WHOLE, encoder='{"a":' * 2000 + "1" + "}" * 2000),
     *(_case(f"kept is {text} of 32", DAMAGED, kept=text) for text in ("0", "-1", "33", "1000000")),
 ]
 
@@ -102,6 +124,11 @@ ENCODERS = [
         _case(f"encoder without {key}", (*WHOLE, key), encoder=_encoder(**{key: GONE}))
         for key in ("text_width", "joint_width", "vision_width", "text_projection")
     ),
+    *(
+        _case(f"encoder with the {key} {v!r}", ("fingerprints",), encoder=_encoder(**{key: v}))
+        for key in ("text_projection", "visual_projection")
+        for v in (5, ["0"], False)
+    ),
     _case("encoder with an unknown field", (*WHOLE, "layers"), encoder=_encoder(layers=12)),
     *(
         _case(
@@ -118,7 +145,7 @@ ENCODERS = [
             ("widths",),
             encoder=_encoder(vision_width=value),
         )
-        for value in (-1, "48", 4.5)
+        for value in (-1, "48", 4.5, 0, True, 10**400)
     ),
     *(
         _case(f"encoder with another {key}", DAMAGED, encoder=_encoder(**{key: 33}))
@@ -162,6 +189,59 @@ TENSORS = [
     ),
 ]
 
+NAME_OF_MAP = "cross-attention.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+RESIDUAL = {
+    "residual.down": torch.zeros(2, 32),
+    "residual.up": torch.zeros(32, 2),
+    "residual.shift": torch.ones(32),
+}
+UNANNOUNCED = {
+    "a bias": ("bias", {"bias": torch.ones(32)}),
+    "a residual": ("residual", RESIDUAL),
+    "deep prompts": (
+        "vision prompts",
+        {"vision prompts.tokens": torch.ones(2, 3, 48), "vision prompts.gates": torch.ones(2, 4)},
+    ),
+    "a change of the model": ("cross-attention", {f"{NAME_OF_MAP}.matrix": torch.ones(8, 32)}),
+    "an unknown tensor": ("layers.0", {"layers.0": torch.ones(2)}),
+}
+PARTS = [
+    *(
+        Case(
+            f"saved: {what} that is not announced",
+            lambda folder, t=tensors: load_file(rewritten(folder, {}, t)),
+            (*WHOLE, says),
+        )
+        for what, (says, tensors) in UNANNOUNCED.items()
+    ),
+    Case(
+        "saved: a residual with a tensor too many",
+        lambda folder: load_file(
+            rewritten(
+                folder,
+                {"features": '["residual"]'},
+                {**RESIDUAL, "residual.more": torch.ones(1)},
+            )
+        ),
+        (*WHOLE, "residual.more"),
+    ),
+    *(
+        Case(
+            f"saved: a residual without its {part}",
+            lambda folder, p=part: load_file(
+                rewritten(
+                    folder,
+                    {"features": '["residual"]'},
+                    {k: v for k, v in RESIDUAL.items() if k != f"residual.{p}"},
+                )
+            ),
+            (*WHOLE, part),
+        )
+        for part in ("down", "up", "shift")
+    ),
+    _case("negative singular values", (*DAMAGED, ">= 0"), singular_values=-S),
+]
+
 OTHER_LINEAR = [
     Case(
         "saved: a CLIP file where a projection is wanted",
@@ -177,4 +257,4 @@ OTHER_LINEAR = [
     ),
 ]
 
-CASES = [*METADATA, *VERSIONS, *ENCODERS, *TENSORS, *OTHER_LINEAR]
+CASES = [*METADATA, *VERSIONS, *ENCODERS, *TENSORS, *PARTS, *OTHER_LINEAR]

@@ -18,8 +18,8 @@ class Clip:
     parts: the keys that `tokenize` gives, 'l' alone for SD 1.x. width: of the text states.
     """
 
-    def __init__(self, parts=("l",), width=SIZE, end=EOS, length=77, states_width=None):
-        self.parts, self.end, self.length = parts, end, length
+    def __init__(self, parts=("l",), width=SIZE, end=EOS, length=77, states_width=None, scale=1.0):
+        self.parts, self.end, self.length, self.scale = parts, end, length, scale
         self.states_width = states_width or width
         weight = torch.zeros(4, width)
         embeddings = SimpleNamespace(weight=weight)
@@ -34,7 +34,7 @@ class Clip:
     def encode_from_tokens_scheduled(self, tokens: dict) -> list:
         table = normal(1000, self.states_width, seed=4)
         ids = [token % 1000 for token, _ in tokens["l"][0]][: self.length]
-        states = table[ids][None]
+        states = self.scale * table[ids][None]
         return [[states, {"pooled_output": states[:, 0]}]]
 
 

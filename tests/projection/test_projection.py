@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from image_to_prompt.projection import (
+    FIT,
     PAPER_NORM,
+    REFINE,
     ClipIdentity,
+    DeepPrompts,
+    FullDelta,
+    ImageToPromptError,
     Projection,
+    Residual,
+    UNetDeltas,
     decompose,
     portable_cutoff,
 )
@@ -175,3 +182,36 @@ def test_a_projection_describes_itself_in_one_line(projection):
     kept = projection.kept
     assert repr(projection).endswith(f"pseudo-inverse, kept {kept} of {WIDTH})")
     assert "\n" not in repr(projection)
+
+
+def test_the_repr_says_what_was_refined_and_stays_short():
+    plain = builders.small_projection()
+    residual = Residual(torch.zeros(2, 32), torch.zeros(32, 2), torch.ones(32))
+    block = "input_blocks.1.1.transformer_blocks.0."
+    reads = UNetDeltas({f"{block}attn2.to_k": FullDelta(torch.ones(8, 32))})
+    blocks = UNetDeltas({f"{block}attn1.to_q": FullDelta(torch.ones(8, 8))})
+    prompts = DeepPrompts(torch.ones(2, 3, 48), torch.ones(2, 4))
+    assert "refined" not in repr(plain)
+    for said, parts in {
+        "embedding": {"residual": residual},
+        "cross-attention": {"cross_attention": reads},
+        "embedding + cross-attention": {"residual": residual, "cross_attention": reads},
+        "transformer blocks": {"cross_attention": blocks},
+        "full": {"residual": residual, "cross_attention": reads, "vision": prompts},
+    }.items():
+        assert said in (*REFINE, *FIT)
+        assert repr(replace(plain, **parts)).endswith(f", refined: {said})")
+    assert len(repr(replace(plain, method="m" * 10**6))) < 500
+
+
+@pytest.mark.parametrize("kind", ["whole", "complex", "truth", "sparse"])
+def test_embeddings_that_are_no_plain_floats_are_refused(kind):
+    embeds = builders.normal(2, 32)
+    odd = {
+        "whole": embeds.long(),
+        "complex": embeds.to(torch.complex64),
+        "truth": embeds > 0,
+        "sparse": embeds.to_sparse(),
+    }
+    with pytest.raises(ImageToPromptError, match="plain floating-point numbers"):
+        builders.small_projection().apply(odd[kind])

@@ -23,7 +23,11 @@ SETTINGS: Mapping[str, str] = {
 
 
 class InputsError(ValueError):
-    """The graph has no place for what was given."""
+    """The graph has no place for what was given. The message is printable, whatever it quotes."""
+
+    def __init__(self, message: str) -> None:
+        shown = (char if char.isprintable() else ascii(char)[1:-1] for char in message[:900])
+        super().__init__("".join(shown))
 
 
 def with_inputs(

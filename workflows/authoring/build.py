@@ -36,7 +36,7 @@ class Sd1(Graph):
         self.projection = self.add("LoadProjection", (LOAD, 260), **file)
 
     def picture(self, row: int) -> Node:
-        return self.add("LoadImage", (LOAD, 420 + 370 * row))
+        return self.add("LoadImage", (LOAD, 580 + 370 * row))
 
     def embed(
         self,
@@ -165,8 +165,8 @@ def two_regions() -> Graph:
 def fit_on_a_folder() -> Graph:
     """A projection fitted to the pictures of a folder, saved, and tried on another picture."""
     graph = Sd1(notes.FIT_ON_A_FOLDER)
-    folder = graph.add("LoadImageDataSetFromFolder", (LOAD, 420))
-    picture = graph.add("LoadImage", (LOAD, 540))
+    folder = graph.add("LoadImageDataSetFromFolder", (LOAD, 580))
+    picture = graph.add("LoadImage", (LOAD, 700))
     fitted = graph.train("FitProjection", folder, 530)
     graph.add("SaveProjection", (TRAIN, 890), projection=fitted.out(1), filename_prefix="fitted")
     return graph.finish_trained(fitted, picture, "fit_on_a_folder")

@@ -74,10 +74,18 @@ NODE_SPECS: Mapping[str, NodeSpec] = MappingProxyType(
         "LoadProjection": NodeSpec(
             "Load Projection",
             outputs=(("PROJECTION", "PROJECTION"),),
-            widgets={"file": CLIP, "method": "pseudo-inverse", "cutoff": 0.0},
+            sockets={"clip": "CLIP", "image": "IMAGE", "clip_vision": "CLIP_VISION"},
+            optional=("clip", "image", "clip_vision"),
+            widgets={
+                "file": CLIP,
+                "method": "pseudo-inverse",
+                "cutoff": 0.0,
+                "captions": "",
+                "gap": 0.0,
+            },
             pack=OURS,
             files=(_CLIP_FILE,),
-            size=(340, 110),
+            size=(340, 260),
         ),
         "LoadImage": NodeSpec(
             "Load Image",

@@ -60,7 +60,7 @@ def check_sd1(model: Any, text_width: int) -> None:
 
 def check_family(model: Any, text_width: int, family: ModelFamily) -> None:
     """Raise ImageToPromptError unless `model` is of the family, for this text encoder."""
-    unet = getattr(getattr(model, "model", None), "diffusion_model", None)
+    unet: Any = getattr(getattr(model, "model", None), "diffusion_model", None)
     found = cross_kv(layers_of(model)) if unet is not None else {}
     widths = {shape[1] for shape in found.values()}
     name = type(model.model).__name__ if unet is not None else type(model).__name__

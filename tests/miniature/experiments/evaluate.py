@@ -15,7 +15,7 @@ from pathlib import Path
 from image_to_prompt.tests.miniature import models
 from image_to_prompt.tests.miniature.experiments import fit_domain, fit_refine
 from image_to_prompt.tests.miniature.experiments.editing import curve
-from image_to_prompt.tests.miniature.experiments.rows import cases, closed_rows, contexts
+from image_to_prompt.tests.miniature.experiments.rows import cases, contexts
 from image_to_prompt.tests.miniature.experiments.scores import Score, score
 from image_to_prompt.tests.miniature.sampling import GUIDANCE, STEPS, Miniature, noise_of
 from image_to_prompt.tests.miniature.training.common import generator_of
@@ -59,8 +59,7 @@ def show(value: Score) -> str:
 def editing(mini: Miniature, n: int, options: argparse.Namespace) -> list[dict]:
     """The editing curve of the paper's closed form on n held-out scenes."""
     case = cases(mini, sample(n, "test", generator_of(SCENE_SEED, 1)), SCENE_SEED)
-    form, _ = closed_rows(mini)[options.edit_with]
-    points = curve(mini, case, form, NOISE_SEED, options.steps, options.guidance)
+    points = curve(mini, case, options.edit_with, NOISE_SEED, options.steps, options.guidance)
     print(f"\nediting with {options.edit_with}, {n} pictures a point")
     for p in points:
         takes, stays = show(p["takes"]), show(p["stays"])

@@ -19,6 +19,7 @@ from ..widening.widen_clip import K
 from ..world.captions import FULL, write, write_random
 from ..world.scenes import Scenes, combinations, render
 from . import closed_forms as forms
+from .centred_rows import centred_projections, control
 
 # Repeating a channel K times makes a vector sqrt(K) times as long.
 NORM = PAPER_NORM / math.sqrt(K)
@@ -63,6 +64,11 @@ def contexts(mini: Miniature, case: Cases) -> dict[str, Callable[[], Tensor]]:
         rows[name] = lambda form=form, norm=norm: assemble(
             sos, forms.apply(form, case.embeds, norm)
         )
+    projections = centred_projections(mini, corpus(mini), NORM)
+    for name, projection in projections.items():
+        rows[name] = lambda projection=projection: assemble(sos, projection.apply(case.embeds))
+    alone = control(projections)
+    rows["control"] = lambda: assemble(sos, alone.expand(len(end), -1))
     rows["null"] = lambda: null.expand(len(states), -1, -1)
     return rows
 

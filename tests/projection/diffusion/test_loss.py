@@ -54,7 +54,7 @@ def run(settings=SETTINGS, prediction="epsilon", micro_batch_size=0):
 
 
 def moving(trainer):
-    """What is trained: all but the directions that deltas of cross-attentions listen in."""
+    """What is trained: all but A of the deltas of cross-attentions."""
     return {
         name: value
         for name, value in trainer.parameters.values.items()

@@ -84,7 +84,7 @@ def test_lengths_differ_by_more_than_that_as_they_come():
     assert min(ratios) > 3
 
 
-def test_a_run_without_gain_leaves_the_next_one_free_to_listen():
+def test_a_run_without_gain_leaves_the_next_one_free_to_be_initialised():
     run = trainer(BLOCKS)
     nothing = run.result()
     assert nothing.cross_attention is None

@@ -12,6 +12,7 @@ from image_to_prompt.tests.workflows.many.test_run_many import await_gone, expec
 
 ray = pytest.importorskip("ray", reason="ray is not installed: make cluster-test")
 pytestmark = pytest.mark.slow
+SET = ("HOME", "RAY_USAGE_STATS_ENABLED", "STAND_IN_PAUSE")
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def cluster(tmp_path_factory):
     """Two machines with a core each, and no GPU."""
     from ray.cluster_utils import Cluster
 
-    previous = {name: os.environ.get(name) for name in ("HOME", "RAY_USAGE_STATS_ENABLED")}
+    previous = {name: os.environ.get(name) for name in SET}
     os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))  # Ray writes its token there
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["STAND_IN_PAUSE"] = "0.1"

@@ -90,6 +90,7 @@ class Worker:
             at = time.monotonic()
             try:
                 self.start()
+                at = time.monotonic()  # a start is not the job's time
                 self._check(at)
                 files = self._attempt(task, at, notes.append)
             except _Stop:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import ParamSpec, TypeVar
 
-from ..projection.errors import ImageToPromptError
+from ...projection.errors import ImageToPromptError
 
 CLIP_FILE = (
     "Load a full CLIP file on LoadProjection: for SD 1.x, openai/clip-vit-large-patch14's "
@@ -19,6 +19,10 @@ CLIP_FILE = (
 )
 ADVICE = MappingProxyType(
     {
+        "captions": (
+            "Give more and broader captions on LoadProjection (captions), or none for built-in "
+            "ones; check the text encoder (socket clip)."
+        ),
         "clip file": CLIP_FILE,
         "cutoff": "Lower the cutoff on LoadProjection, or set it to 0 for automatic.",
         "image": "Check the picture (socket image) and the CLIP vision model for NaN.",
@@ -27,6 +31,7 @@ ADVICE = MappingProxyType(
         ),
         "images": "Give at least one picture (socket image).",
         "inverse": "Load the full CLIP file on LoadProjection, method pseudo-inverse or transpose.",
+        "mean picture": "Give at least 8 pictures to LoadProjection (socket image), or none.",
         "model": "Connect an SD 1.x checkpoint (socket model).",
         "model family": (
             "Use the projection with the model family it was fitted on (socket model)."

@@ -1,0 +1,1 @@
+"""The gap of Load Projection: its inputs, and the centred form that they give."""

@@ -1,0 +1,1 @@
+"""What comes in on sockets and widgets: checked, and mapped over lists as the host does."""
