@@ -65,6 +65,7 @@ class Server(ThreadingHTTPServer):
             if node["class_type"] == "LoadImage"
         )
         if b"poison" in content:
+            print("Aborted: the picture is poison", flush=True)
             os._exit(9)
         seconds = 1.0 if b"slow" in content else 1e9 if b"stuck" in content else self.pause
         end = time.monotonic() + seconds

@@ -101,6 +101,7 @@ def test_a_job_that_kills_servers_does_not_stop_the_others(collection):
     jobs = collection.jobs()
     assert jobs["0-first.png"]["kind"] == "kills the server"
     assert len(jobs["0-first.png"]["attempts"]) == 3
+    assert jobs["0-first.png"]["error"].endswith("\nAborted: the picture is poison")
     assert sum(record["state"] == "done" for record in jobs.values()) == 8
     await_gone(collection.servers())
 

@@ -13,17 +13,25 @@ from image_to_prompt.projection.collections.embedding import BatchEmbedder, batc
 
 from ..missing import require
 
-_AHEAD = 2  # batches that are decoded before they are needed
 File = tuple[str, Path]
 
 
-def here(files: Iterable[File], embedder: BatchEmbedder) -> Iterator[dict[str, Any]]:
-    """Rows of these files, batch by batch; the next batches are decoded meanwhile."""
+def here(
+    files: Iterable[File], embedder: BatchEmbedder, ahead: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Rows of these files, batch by batch.
+
+    ahead: batches that are decoded while a GPU encodes another one. An encoder on the CPU leaves
+    no core for that.
+    """
+    if not ahead:
+        yield from embed(batches(map(_row, files), embedder.batch_size), lambda: embedder)
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
         waiting: list[Future] = []
         for batch in batches(map(_row, files), embedder.batch_size):
             waiting.append(pool.submit(embedder.decoded, batch))
-            if len(waiting) > _AHEAD:
+            if len(waiting) > ahead:
                 yield embedder.embedded(waiting.pop(0).result())
         for future in waiting:
             yield embedder.embedded(future.result())

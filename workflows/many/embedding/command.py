@@ -63,4 +63,4 @@ def _found(options: argparse.Namespace, choice: Any, files: list) -> Iterator[di
     if options.address or options.engine == "ray":
         pack, size = options.pack or PACK, options.batch_size
         return collect.on_cluster(files, choice.make, size, options.address, pack, options.cpu)
-    return collect.here(files, choice.make())
+    return collect.here(files, choice.make(), 2 if choice.on_gpu else 0)

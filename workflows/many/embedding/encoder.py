@@ -33,10 +33,15 @@ class Choice:
     batch_size: int
     device: str | None  # None: a GPU where there is one
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it encodes on a GPU of this machine."""
+        return self.device != "cpu" and torch.cuda.is_available()
+
     def make(self) -> BatchEmbedder:
         """The embedder. Raises MissingError, ImageToPromptError, OSError."""
         transformers = require("transformers", "embedding a collection")
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if self.on_gpu else "cpu"
         clip = transformers.CLIPModel.from_pretrained(self.clip).eval().to(device)
         processor = transformers.CLIPImageProcessor.from_pretrained(self.clip)
         return BatchEmbedder(

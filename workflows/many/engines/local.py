@@ -14,7 +14,7 @@ from image_to_prompt.workflows.comfyui import server
 from image_to_prompt.workflows.comfyui.hosts import Host, HostError
 
 from .task import Limits
-from .worker import Serve, Worker, running
+from .worker import Serve, Worker, running, server_folder
 
 _PROBE = (
     "import torch; mps = getattr(torch.backends, 'mps', None); n = torch.cuda.device_count(); "
@@ -71,7 +71,7 @@ def started(host: Host, models: Sequence[Path], device: Device, scratch: Path) -
 
     @contextlib.contextmanager
     def serve(number: int) -> Iterator[str]:
-        base = scratch / f"server-{number}"
+        base = server_folder(scratch, number)
         base.mkdir(parents=True)
         environment = dict(device.environment)
         with server.start(host, base, models, device.cpu, environment=environment) as url:

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from image_to_prompt.workflows.api_client import client, outputs
+from image_to_prompt.workflows.api_client.answers import printable
 from image_to_prompt.workflows.api_client.http import RunError, get_json
 from image_to_prompt.workflows.api_client.inputs import InputsError, with_inputs
 from image_to_prompt.workflows.comfyui.hosts import HostError
+from image_to_prompt.workflows.comfyui.server import LOG
 
 from . import task as of
 from .task import Attempt, Limits, Outcome, Task
@@ -25,6 +27,7 @@ Serve = Callable[[int], contextlib.AbstractContextManager[str]]  # number of the
 _FINAL = (of.INPUT, of.REFUSED, of.NODE)
 _STARTS = 2  # tries to start one server
 _PROBE_SECONDS = 10.0
+_WORDS = 5  # lines of its log, where a server has died
 _PATIENCE = 60.0  # for a server that is not ours to start again
 
 
@@ -86,45 +89,39 @@ class Worker:
         attempts = list(before)
         notes: list[str] = []
         began = time.monotonic()
-        while True:
+        state: str | None = None
+        files: tuple[Path, ...] = ()
+        while state is None:
             at = time.monotonic()
             try:
                 self.start()
                 at = time.monotonic()  # a start is not the job's time
                 self._check(at)
-                files = self._attempt(task, at, notes.append)
+                state, files = of.DONE, self._attempt(task, at, notes.append)
             except _Stop:
                 state = of.STOPPED
-                break
             except WorkerLost as error:
                 raise WorkerLost(str(error), tuple(attempts)) from error
             except (InputsError, OSError, RunError) as error:
-                kind = self._kind(error)
-                seconds = time.monotonic() - at
-                attempts.append(Attempt(kind, str(error), self.name, round(seconds, 3)))
-                if self._stopped.is_set():
-                    state = of.STOPPED
-                    break
-                if kind in (of.KILLS, of.MEMORY, of.TIME):
-                    self.close()
-                if kind in _FINAL or len(attempts) >= self._limits.attempts:
-                    state = of.FAILED
-                    break
-            else:
-                return self._outcome(task, of.DONE, began, attempts, notes, files)
-        return self._outcome(task, state, began, attempts, notes)
-
-    def _outcome(
-        self,
-        task: Task,
-        state: str,
-        began: float,
-        attempts: list[Attempt],
-        notes: list[str],
-        files: tuple[Path, ...] = (),
-    ) -> Outcome:
+                attempts.append(self._failed(error, at))
+                state = self._state(attempts)
         seconds = round(time.monotonic() - began, 3)
         return Outcome(task, state, self.name, seconds, files, tuple(attempts), tuple(notes))
+
+    def _failed(self, error: Exception, began: float) -> Attempt:
+        """What went wrong; a server that cannot go on is stopped."""
+        kind = self._kind(error)
+        why = f"{error}{self._last_words()}" if kind == of.KILLS else str(error)
+        if kind in (of.KILLS, of.MEMORY, of.TIME):
+            self.close()
+        return Attempt(kind, why, self.name, round(time.monotonic() - began, 3))
+
+    def _state(self, attempts: list[Attempt]) -> str | None:
+        """Whether the job ends with these attempts; None if it is tried again."""
+        if self._stopped.is_set():
+            return of.STOPPED
+        final = attempts[-1].kind in _FINAL or len(attempts) >= self._limits.attempts
+        return of.FAILED if final else None
 
     def _attempt(self, task: Task, began: float, note: Callable[[str], object]) -> tuple[Path, ...]:
         url = self._url
@@ -163,12 +160,26 @@ class Worker:
             return of.TIME
         return of.SERVER if self._answers() else of.KILLS
 
+    def _last_words(self) -> str:
+        """The end of the log of a server that was started here and has died."""
+        log = server_folder(self._scratch, self._starts) / LOG
+        try:
+            lines = log.read_text(errors="replace").splitlines()[-_WORDS:]
+        except OSError:
+            return ""
+        return "".join(f"\n{printable(line)}" for line in lines)
+
     def _answers(self) -> bool:
         try:
             get_json(f"{self._url}/system_stats", _PROBE_SECONDS)
         except RunError:
             return False
         return True
+
+
+def server_folder(scratch: Path, number: int) -> Path:
+    """The folder of a worker's server, by the number of its start."""
+    return scratch / f"server-{number}"
 
 
 def running(url: str, stopped: threading.Event) -> Serve:
