@@ -14,6 +14,8 @@ from image_to_prompt.projection import from_clip_model
 from image_to_prompt.projection.integrations.transformers_clip import image_embeds
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.workflows import embed_many
+from image_to_prompt.workflows.many.embedding import collect
+from image_to_prompt.workflows.many.embedding.encoder import Choice
 
 WIDTH = 32
 
@@ -110,6 +112,18 @@ def test_the_same_command_again_embeds_what_is_missing_or_broken(clip, photos, t
     embed_many.main(line(clip, photos, tmp_path))
     assert "2 of 14 embedded" in capsys.readouterr().err
     assert len(list((tmp_path / "prompts").glob("*.parquet"))) == 2
+
+
+def test_files_that_are_read_ahead_give_the_same_rows(clip, photos):
+    made = Choice(str(clip), None, 4, "cpu").make()
+    files = [(path.name, path) for path in sorted(photos.iterdir())]
+    files.insert(5, ("gone.png", photos / "gone.png"))
+    plain, ahead = list(collect.here(files, made)), list(collect.here(files, made, ahead=2))
+    assert len(plain) == len(ahead) == 4
+    for one, other in zip(plain, ahead, strict=True):
+        assert (one["embedding"] == other["embedding"]).all()
+        assert (one["name"], one["error"]) == (other["name"], other["error"])
+    assert dict(zip(plain[1]["name"], plain[1]["error"], strict=True))["gone.png"]
 
 
 @pytest.mark.slow
