@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..projection import (
     BLENDS,
-    PAPER_TEXT_WEIGHT,
     Centred,
     ImageToPromptError,
     Projection,
@@ -38,13 +37,11 @@ from .inputs.checks import (
     parse_weights,
     rgb,
 )
+from .inputs.embed_inputs import CROPS, IMAGES, embed_inputs
 from .inputs.lists import as_list, mapped
-from .types import CATEGORY, PROJECTION
+from .types import CATEGORY
 
 log = logging.getLogger(__name__)
-
-IMAGES = ("one prompt per image", "one prompt from all")
-CROPS = ("center", "none")
 
 
 class ImageToPromptEmbed(io.ComfyNode):
@@ -61,7 +58,7 @@ class ImageToPromptEmbed(io.ComfyNode):
                 "core's Conditioning nodes (combine, area, mask, timestep range)."
             ),
             is_input_list=True,  # the folder loader gives a list, for sizes may differ
-            inputs=_inputs(),
+            inputs=embed_inputs(),
             outputs=[
                 io.Conditioning.Output(
                     display_name="CONDITIONING",
@@ -143,112 +140,10 @@ def _prompt(
         embeddings = spherical_mean(embeddings, weights, projection.common)
     encoded = host.encode_text(clip, text)
     null = _null_prompt(clip, encoded, strength)
+    shared = (encoded.eos, embeddings, text_weight, blend, strength, projection.centred)
     return [
-        _entry(
-            states,
-            extras,
-            n,
-            encoded.eos,
-            embeddings,
-            text_weight,
-            blend,
-            strength,
-            projection.centred,
-        )
+        _entry(states, extras, n, *shared)
         for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True)
-    ]
-
-
-def _inputs() -> list[io.Input]:
-    return [
-        PROJECTION.Input("projection", tooltip="From Load Projection, for the same CLIP."),
-        io.Clip.Input(
-            "clip",
-            tooltip=(
-                "The text encoder of the SD 1.x checkpoint. Gives the text, the start token and "
-                "the empty prompt. CLIP Set Last Layer acts on these; the picture is always a "
-                "last-layer state, which is what the projection can invert."
-            ),
-        ),
-        io.ClipVision.Input(
-            "clip_vision",
-            tooltip="The vision encoder of the same CLIP: for SD 1.x clip-vit-large-patch14.",
-        ),
-        io.Image.Input(
-            "image",
-            tooltip="The picture, or a batch. Any size; the vision encoder gets it at 224x224.",
-        ),
-        io.String.Input(
-            "text",
-            default="",
-            multiline=True,
-            dynamic_prompts=True,
-            tooltip=(
-                "Steers the picture, for instance 'in the snow'. Core's syntax works: (word:1.2), "
-                "embedding:name. Empty: the picture alone."
-            ),
-        ),
-        io.Float.Input(
-            "text_weight",
-            default=PAPER_TEXT_WEIGHT,
-            min=0.0,
-            max=10.0,
-            step=0.05,
-            tooltip=(
-                "How much of the text is added to the picture's slots. 0.6 is the paper's script; "
-                "0.3 to 1.2 is the useful range; higher follows the text more. Without a text it "
-                "has no effect."
-            ),
-        ),
-        io.Float.Input(
-            "strength",
-            default=1.0,
-            min=-10.0,
-            max=10.0,
-            step=0.05,
-            tooltip=(
-                "0: the empty prompt. 1: the picture (and text) as in the paper. Between: weaker. "
-                "Above 1: exaggerated. Below 0: away from the picture."
-            ),
-        ),
-        io.Combo.Input(
-            "images",
-            options=list(IMAGES),
-            default=IMAGES[0],
-            tooltip=(
-                "For a batch. one prompt per image: image i steers latent i of the batch. "
-                "one prompt from all: their mean, one prompt for everything."
-            ),
-        ),
-        io.Combo.Input(
-            "crop",
-            options=list(CROPS),
-            default=CROPS[0],
-            tooltip=(
-                "center: the middle square, without the borders of wide and tall pictures. "
-                "none: the whole picture, squeezed to a square."
-            ),
-        ),
-        io.Combo.Input(
-            "blend",
-            options=list(BLENDS),
-            default="add",
-            optional=True,
-            tooltip=(
-                "How text joins the picture. add: plain sum, as in the paper's script; slots grow "
-                "with text_weight. add, keep length: the sum scaled back to the usual length, "
-                "gentler at high text_weight."
-            ),
-        ),
-        io.String.Input(
-            "image_weights",
-            default="",
-            optional=True,
-            tooltip=(
-                "For 'one prompt from all': a number for each image, like '1, 0.5, 2'. Higher "
-                "counts more, 0 leaves an image out. Empty: all equal."
-            ),
-        ),
     ]
 
 

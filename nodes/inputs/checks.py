@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from types import MappingProxyType
@@ -134,7 +134,9 @@ def rgb(image: Any, crop: str, socket: str = "image") -> Tensor:
     another shape or kind of tensor, no pictures, whole or complex numbers, NaN, pixels on another
     scale, or sides too unequal to centre-crop.
     """
-    shape = image.shape if isinstance(image, Tensor) and not image.is_nested else ()
+    shape: Sequence[int] = ()
+    if isinstance(image, Tensor) and not image.is_nested:
+        shape = image.shape
     if len(shape) != 4 or 0 in shape or shape[-1] not in (1, 3, 4):
         expected = "a picture or batch of shape (B, H, W, 1, 3 or 4)"
         _refuse_image(expected, f"{tuple(shape)}" if len(shape) else _named(image), socket)

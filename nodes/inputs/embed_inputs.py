@@ -1,0 +1,104 @@
+"""The sockets and widgets of ImageToPromptEmbed."""
+
+from __future__ import annotations
+
+from ...projection import BLENDS, PAPER_TEXT_WEIGHT
+from ..host.api import io
+from ..types import PROJECTION
+
+IMAGES = ("one prompt per image", "one prompt from all")
+CROPS = ("center", "none")
+
+
+def embed_inputs() -> list[io.Input]:
+    """In their order, which saved graphs rely on."""
+    return [
+        PROJECTION.Input("projection", tooltip="From Load Projection, for the same CLIP."),
+        io.Clip.Input(
+            "clip",
+            tooltip=(
+                "The text encoder of the SD 1.x checkpoint. Gives the text, the start token and "
+                "the empty prompt. CLIP Set Last Layer acts on these; the picture is always a "
+                "last-layer state, which is what the projection can invert."
+            ),
+        ),
+        io.ClipVision.Input(
+            "clip_vision",
+            tooltip="The vision encoder of the same CLIP: for SD 1.x clip-vit-large-patch14.",
+        ),
+        io.Image.Input(
+            "image",
+            tooltip="The picture, or a batch. Any size; the vision encoder gets it at 224x224.",
+        ),
+        io.String.Input(
+            "text",
+            default="",
+            multiline=True,
+            dynamic_prompts=True,
+            tooltip=(
+                "Steers the picture, for instance 'in the snow'. Core's syntax works: (word:1.2), "
+                "embedding:name. Empty: the picture alone."
+            ),
+        ),
+        io.Float.Input(
+            "text_weight",
+            default=PAPER_TEXT_WEIGHT,
+            min=0.0,
+            max=10.0,
+            step=0.05,
+            tooltip=(
+                "How much of the text is added to the picture's slots. 0.6 is the paper's script; "
+                "0.3 to 1.2 is the useful range; higher follows the text more. Without a text it "
+                "has no effect."
+            ),
+        ),
+        io.Float.Input(
+            "strength",
+            default=1.0,
+            min=-10.0,
+            max=10.0,
+            step=0.05,
+            tooltip=(
+                "0: the empty prompt. 1: the picture (and text) as in the paper. Between: weaker. "
+                "Above 1: exaggerated. Below 0: away from the picture."
+            ),
+        ),
+        io.Combo.Input(
+            "images",
+            options=list(IMAGES),
+            default=IMAGES[0],
+            tooltip=(
+                "For a batch. one prompt per image: image i steers latent i of the batch. "
+                "one prompt from all: their mean, one prompt for everything."
+            ),
+        ),
+        io.Combo.Input(
+            "crop",
+            options=list(CROPS),
+            default=CROPS[0],
+            tooltip=(
+                "center: the middle square, without the borders of wide and tall pictures. "
+                "none: the whole picture, squeezed to a square."
+            ),
+        ),
+        io.Combo.Input(
+            "blend",
+            options=list(BLENDS),
+            default="add",
+            optional=True,
+            tooltip=(
+                "How text joins the picture. add: plain sum, as in the paper's script; slots grow "
+                "with text_weight. add, keep length: the sum scaled back to the usual length, "
+                "gentler at high text_weight."
+            ),
+        ),
+        io.String.Input(
+            "image_weights",
+            default="",
+            optional=True,
+            tooltip=(
+                "For 'one prompt from all': a number for each image, like '1, 0.5, 2'. Higher "
+                "counts more, 0 leaves an image out. Empty: all equal."
+            ),
+        ),
+    ]
