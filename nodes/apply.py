@@ -6,11 +6,11 @@ import logging
 from typing import Any
 
 from ..projection import Projection
-from .advice import with_advice
 from .host import api as host
 from .host.api import io
 from .host.model.checks import check_sd1
 from .host.model.patches import patch_model
+from .inputs.advice import with_advice
 from .inputs.checks import check_number, check_projection, check_socket
 from .types import CATEGORY, PROJECTION
 

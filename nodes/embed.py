@@ -24,10 +24,10 @@ from ..projection import (
     spherical_mean,
 )
 from ..projection.closed_form.clip_identity import fingerprint
-from .advice import with_advice
 from .host import api as host
 from .host.api import io
 from .host.vision import image_embeddings
+from .inputs.advice import with_advice
 from .inputs.checks import (
     check_choice,
     check_number,

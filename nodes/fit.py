@@ -20,11 +20,11 @@ from ..projection import (
     text_projection_of,
     training_config,
 )
-from .advice import with_advice
 from .host import api as host
 from .host.api import io
 from .host.text import caption_states
 from .host.vision import image_embeddings
+from .inputs.advice import with_advice
 from .inputs.checks import check_choice, check_count, check_number, check_seed
 from .inputs.lists import as_list
 from .training import widgets as training_inputs

@@ -21,12 +21,12 @@ from ..projection import (
 )
 from ..projection.errors import escape
 from ..projection.storage.projection_file import save_new_projection, write_new_tensors
-from .advice import with_advice
 from .gap.inputs import gap_inputs
 from .gap.load import loaded, missing, readable_path
 from .host import api as host
 from .host import files
 from .host.api import io, ui
+from .inputs.advice import with_advice
 from .inputs.checks import check_flag, check_projection, writing
 from .inputs.lists import as_list, mapped
 from .types import CATEGORY, PROJECTION

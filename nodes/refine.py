@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from ..projection import REFINE, Projection, refine, training_config
-from .advice import with_advice
 from .host import api as host
 from .host.api import io
+from .inputs.advice import with_advice
 from .inputs.checks import check_choice, check_count, check_number, check_seed, check_text
 from .training import widgets as training_inputs
 from .training.images import single_pictures

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from image_to_prompt.nodes.advice import advised
+from image_to_prompt.nodes.inputs.advice import advised
 from image_to_prompt.projection import ImageToPromptError
 from image_to_prompt.tests.fuzz.kinds import Kind, Made
 from image_to_prompt.workflows.api_client.inputs import InputsError

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from image_to_prompt.nodes.advice import advised
+from image_to_prompt.nodes.inputs.advice import advised
 from image_to_prompt.projection import ImageToPromptError
 
 

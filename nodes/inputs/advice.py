@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import ParamSpec, TypeVar
 
-from ..projection.errors import ImageToPromptError
+from ...projection.errors import ImageToPromptError
 
 CLIP_FILE = (
     "Load a full CLIP file on LoadProjection: for SD 1.x, openai/clip-vit-large-patch14's "
