@@ -140,18 +140,9 @@ def _prompt(
         embeddings = spherical_mean(embeddings, weights, projection.common)
     encoded = host.encode_text(clip, text)
     null = _null_prompt(clip, encoded, strength)
+    shared = (encoded.eos, embeddings, text_weight, blend, strength, projection.centred)
     return [
-        _entry(
-            states,
-            extras,
-            n,
-            encoded.eos,
-            embeddings,
-            text_weight,
-            blend,
-            strength,
-            projection.centred,
-        )
+        _entry(states, extras, n, *shared)
         for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True)
     ]
 

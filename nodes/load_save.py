@@ -17,20 +17,17 @@ from ..projection import (
     Projection,
     UNetDeltas,
     content_hash,
-    load_file,
-    load_weights,
     lora_state,
 )
-from ..projection.errors import escape, printable, quoted
-from ..projection.storage.any_file import promises_projection
+from ..projection.errors import escape
 from ..projection.storage.projection_file import save_new_projection, write_new_tensors
-from .gap.form import check_gap, with_gap
 from .gap.inputs import gap_inputs
+from .gap.load import loaded, missing, readable_path
 from .host import api as host
 from .host import files
 from .host.api import io, ui
 from .inputs.advice import with_advice
-from .inputs.checks import check_choice, check_flag, check_number, check_projection, writing
+from .inputs.checks import check_flag, check_projection, writing
 from .inputs.lists import as_list, mapped
 from .types import CATEGORY, PROJECTION
 
@@ -68,8 +65,10 @@ class LoadProjection(io.ComfyNode):
                     default="pseudo-inverse",
                     tooltip=(
                         "How CLIP's text projection is inverted. pseudo-inverse: the paper's. "
-                        "ridge: damps weak directions instead of cutting them. transpose: no "
-                        "inverse at all, for comparison. A saved projection keeps its own."
+                        "ridge: damps weak directions instead of cutting them, which was worse "
+                        "on real CLIP. transpose: no inverse, better there at telling classes "
+                        "apart; neither was judged with a real SD model. A saved projection keeps "
+                        "its own."
                     ),
                 ),
                 io.Float.Input(
@@ -101,12 +100,12 @@ class LoadProjection(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file: Any) -> bool | str:
         absent = [name for name in as_list(file, "file") if not files.paths_of(name)]
-        return str(_missing(absent[0])) if absent else True
+        return str(missing(absent[0])) if absent else True
 
     @classmethod
     def fingerprint_inputs(cls, file: Any, **_: object) -> str:
         try:
-            return " ".join(content_hash(_readable_path(name)) for name in as_list(file, "file"))
+            return " ".join(content_hash(readable_path(name)) for name in as_list(file, "file"))
         except ImageToPromptError as error:
             return str(error)
 
@@ -129,51 +128,9 @@ class LoadProjection(io.ComfyNode):
         """
         inputs = {name: value for name, value in locals().items() if name not in ("cls", "image")}
         if not isinstance(file, list):
-            return io.NodeOutput(_load(image=image, **inputs))
+            return io.NodeOutput(loaded(image=image, **inputs))
         lists = {name: as_list(value, name) for name, value in inputs.items()}
-        return io.NodeOutput([_load(image=image, **item) for item in mapped(lists)])
-
-
-def _load(
-    file: str,
-    method: str,
-    cutoff: float,
-    clip: Any,
-    image: Any,
-    captions: str,
-    gap: float,
-    clip_vision: Any,
-) -> Projection:
-    """One projection; `image`: a batch of pictures, or a list of batches of any sizes."""
-    check_choice(method, METHODS, "method")
-    gap, path = check_gap(gap), _readable_path(file)
-    projection = load_file(path, method, check_number(cutoff, "cutoff"))
-    weights = load_weights(path) if gap else None
-    projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
-    log.info("%s: %s, cutoff %.4g", printable(file), projection, projection.cutoff)
-    return projection
-
-
-def _missing(name: object) -> ImageToPromptError:
-    return ImageToPromptError(
-        f"a {files.SUFFIX} file in the model folders {', '.join(files.SEARCHED)}",
-        f"{quoted(name)}, which is not there",
-        "Place openai/clip-vit-large-patch14's model.safetensors in one of them, and refresh.",
-    )
-
-
-def _readable_path(name: str) -> str:
-    """The first file of this name that promises a projection, or the first one at all.
-
-    A vision-only and a full CLIP file often share a name in two folders; their headers tell them
-    apart.
-    """
-    paths = files.paths_of(name)
-    if not paths:
-        raise _missing(name)
-    if len(paths) == 1:
-        return paths[0]
-    return next((path for path in paths if promises_projection(path)), paths[0])
+        return io.NodeOutput([loaded(image=image, **item) for item in mapped(lists)])
 
 
 class SaveProjection(io.ComfyNode):

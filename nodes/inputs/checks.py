@@ -44,14 +44,18 @@ def check_projection(projection: object) -> Projection:
     return projection
 
 
+def _is(value: object, kind: type) -> bool:
+    """isinstance, for the number classes of `numbers`, which type checkers cannot compare."""
+    return isinstance(value, kind)
+
+
 def check_number(value: Any, name: str) -> float:
     """A finite number of at most a million; values on links escape the widget's own range.
 
     As for values on widgets, which the host converts, true is 1 and false is 0.
     """
     # Compared as it came: float() of a whole number can overflow.
-    number: Any = value if isinstance(value, Real) else None
-    if number is None or not -_LARGEST <= number <= _LARGEST:
+    if not _is(value, Real) or not -_LARGEST <= value <= _LARGEST:
         expected = f"a finite {name}, at most {_LARGEST:.0f} away from 0"
         raise ImageToPromptError(expected, quoted(value), f"Correct {name}.")
     return float(value)
@@ -59,8 +63,7 @@ def check_number(value: Any, name: str) -> float:
 
 def check_count(value: Any, name: str, lowest: int) -> int:
     """A whole number from `lowest` to a million; true is 1 and false is 0."""
-    number: Any = value if isinstance(value, Integral) else None
-    if number is None or not lowest <= number <= _LARGEST:
+    if not _is(value, Integral) or not lowest <= value <= _LARGEST:
         expected = f"a whole {name} >= {lowest}, at most {_LARGEST:.0f}"
         raise ImageToPromptError(expected, quoted(value), f"Correct {name}.")
     return int(value)
@@ -68,8 +71,7 @@ def check_count(value: Any, name: str, lowest: int) -> int:
 
 def check_seed(value: Any) -> int:
     """A whole number of at most 64 bits, signed or not."""
-    number: Any = value if isinstance(value, Integral) else None
-    if number is None or not -(2**63) <= number < 2**64:
+    if not _is(value, Integral) or not -(2**63) <= value < 2**64:
         raise ImageToPromptError("a whole seed of 64 bits", quoted(value), "Correct seed.")
     return int(value)
 

@@ -7,8 +7,11 @@
     ridge            g(s) = s / (s^2 + cutoff^2)               ours: damps what the paper cuts
     transpose        g(s) = s                                  GLIGEN's direction, for study
 
-An uncut inverse mostly amplifies noise: the smallest singular values of a real W_t are 1e4 times
-smaller than the largest, and pictures put almost nothing there.
+An uncut inverse mostly amplifies what is not text: the smallest singular values of a real W_t are
+1e4 times smaller than the largest. 35 % of the energy of real pictures lies in the 161 directions
+that the cut removes from ViT-L/14, most of it the mean picture's, which carries no content. So
+ridge, which only damps these directions, is worse than the cut there: the right class comes first
+for .56 of 48 photos, for .77 with the cut, for .92 with the transpose (`make geometry`).
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def test_v_prediction_is_recognised(model, parts):
 
     patched = ModelSamplingDiscrete().patch(model, "v_prediction", False)[0]
     assert parts[0].HostDenoiser(patched, 768).prediction_type == "v"
-    assert parts[0].HostDenoiser(model, 768).prediction == "epsilon"
+    assert parts[0].HostDenoiser(model, 768).prediction_type == "epsilon"
     other = ModelSamplingDiscrete().patch(model, "x0", False)[0]
     with pytest.raises(ImageToPromptError, match="epsilon"):
         parts[0].HostDenoiser(other, 768)

@@ -1,0 +1,58 @@
+"""The projection of a file that Load Projection was given, at its gap."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ...projection import METHODS, ImageToPromptError, Projection, load_file, load_weights
+from ...projection.errors import printable, quoted
+from ...projection.storage.any_file import promises_projection
+from ..host import files
+from ..inputs.checks import check_choice, check_number
+from .form import check_gap, with_gap
+
+log = logging.getLogger(__name__)
+
+
+def loaded(
+    file: str,
+    method: str,
+    cutoff: float,
+    clip: Any,
+    image: Any,
+    captions: str,
+    gap: float,
+    clip_vision: Any,
+) -> Projection:
+    """One projection; `image`: a batch of pictures, or a list of batches of any sizes."""
+    check_choice(method, METHODS, "method")
+    gap, path = check_gap(gap), readable_path(file)
+    projection = load_file(path, method, check_number(cutoff, "cutoff"))
+    weights = load_weights(path) if gap else None
+    projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
+    log.info("%s: %s, cutoff %.4g", printable(file), projection, projection.cutoff)
+    return projection
+
+
+def missing(name: object) -> ImageToPromptError:
+    """The error for a file that is in none of the model folders."""
+    return ImageToPromptError(
+        f"a {files.SUFFIX} file in the model folders {', '.join(files.SEARCHED)}",
+        f"{quoted(name)}, which is not there",
+        "Place openai/clip-vit-large-patch14's model.safetensors in one of them, and refresh.",
+    )
+
+
+def readable_path(name: str) -> str:
+    """The first file of this name that promises a projection, or the first one at all.
+
+    A vision-only and a full CLIP file often share a name in two folders; their headers tell them
+    apart.
+    """
+    paths = files.paths_of(name)
+    if not paths:
+        raise missing(name)
+    if len(paths) == 1:
+        return paths[0]
+    return next((path for path in paths if promises_projection(path)), paths[0])
