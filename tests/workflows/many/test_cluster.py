@@ -138,6 +138,11 @@ def test_a_cluster_without_a_gpu_says_what_to_do(collection, address, capsys):
     assert "--cpu runs a server on each machine's CPU" in capsys.readouterr().err
 
 
+def test_a_cluster_that_is_not_there_is_told_in_one_line(collection, capsys):
+    assert collection.run("--address", "127.0.0.1:9") == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("no Ray cluster at 127.0.0.1:9: ")
+
+
 def test_a_machine_that_is_lost_loses_no_job(collection, cluster, address):
     for number in range(8, 40):
         collection.picture(f"{number}.png", f"picture {number}".encode())

@@ -93,6 +93,17 @@ def test_the_manifest_of_a_url_is_there_at_the_end(tmp_path):
         assert Manifest(to.journal).files_of("a", "k")
 
 
+def test_a_store_whose_package_is_missing_is_told(monkeypatch):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+
+    def absent(_):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
+    with pytest.raises(missing.MissingError, match="saving to s3://x: Install s3fs"):
+        Remote("s3://x")
+
+
 def test_what_a_killed_run_left_under_way_is_removed(tmp_path):
     left = tmp_path / OWN / "running" / "worker-1"
     left.mkdir(parents=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from .task import Attempt, EngineError, Outcome, Task
 _BLINK = 0.5  # seconds
 _START_SECONDS = 600.0  # for the first free worker, where none works
 _END_SECONDS = 30.0  # for running jobs, after an interrupt
+_LISTENER_SECONDS = 10.0
 _STARTS = 3  # of one worker in a row that bring nothing
 _Given = tuple[Task, tuple[Attempt, ...]]
 
@@ -46,7 +48,12 @@ class Cluster:
         self.stopped = threading.Event()
         self._spec, self._scratch = spec, scratch
         own = {} if address else {"include_dashboard": False}
-        self._ray.init(address=address, log_to_driver=verbose, logging_level="warning", **own)
+        where = address or "this machine"
+        try:
+            _require_listener(address)
+            self._ray.init(address=address, log_to_driver=verbose, logging_level="warning", **own)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise EngineError(f"no Ray cluster at {where}: {_line(error)}") from error
         self._class = self._ray.remote(concurrency_groups={"control": 1})(_actor(self._ray))
         self._count = count or self._places()
         if not self._count:
@@ -194,6 +201,13 @@ class Cluster:
             self._again.append((task, attempts))
         if not self.stopped.is_set():
             self._begin(was.number)
+
+
+def _require_listener(address: str | None) -> None:
+    """Ray itself tries for minutes where nobody listens. Raises OSError at once."""
+    host, _, port = (address or "").rpartition("/")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), _LISTENER_SECONDS).close()
 
 
 def _line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..jobs import file_hash
-from ..missing import require
+from ..missing import MissingError, require
 from .folder import Taken, names
 from .manifest import NAME, File
 
@@ -27,7 +27,10 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         fsspec = require("fsspec", f"saving to {url}")
-        self._files, self._root = fsspec.core.url_to_fs(url)
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except ImportError as error:  # the store's own package, which fsspec names
+            raise MissingError(f"saving to {url}: {error}") from error
         self.scratch = Path(tempfile.gettempdir())
         self.journal = _RemoteJournal(self._files, f"{self._root}/{NAME}")
 
