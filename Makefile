@@ -2,6 +2,7 @@
 # make quick   the tests that need no ComfyUI, no browser and no patience: under a minute
 # make lint    style, format and types
 # make test    everything, on every ComfyUI that is found
+# make cluster-test   Ray clusters, simulated on this machine
 # make fuzz    hostile inputs: N= of them, from SEED=
 # make bench   speed and memory, beside what was measured before
 PYTHON ?= python3
@@ -10,7 +11,7 @@ SEED ?= 1
 venv := .venv
 python := $(venv)/bin/python
 
-.PHONY: demo quick lint test fuzz bench geometry evaluate clean
+.PHONY: demo quick lint test cluster-test fuzz bench geometry evaluate clean
 
 demo: $(venv)/ready
 	$(python) workflows/demo.py $(ARGS)
@@ -21,6 +22,11 @@ quick: $(venv)/ready
 
 test: $(venv)/ready
 	$(python) tests run_all $(ARGS)
+
+# Installs Ray beside the rest first (600 MB).
+cluster-test: $(venv)/ready
+	$(python) -m pip install --quiet -e ".[test-cluster]"
+	$(python) -m pytest -q tests/workflows/many $(ARGS)
 
 fuzz: N = 10000
 fuzz: $(venv)/ready

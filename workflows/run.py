@@ -113,17 +113,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("workflow", type=Path, nargs="?", help="a file of workflows/api")
-    parser.add_argument(
-        "--hosts", action="store_true", help="list every ComfyUI that is found, and run nothing"
-    )
-    parser.add_argument(
-        "--image", type=Path, action="append", default=[], help="one per LoadImage node, in order"
-    )
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Options for texts, SETTINGS and any other value of a workflow; see `settings_of`."""
     parser.add_argument(
         "--text", action="append", default=[], help="for ImageToPromptEmbed nodes, in order"
     )
@@ -137,6 +128,27 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NODE.INPUT=VALUE",
         help="any other value, by a node's id, class or title",
     )
+
+
+def settings_of(arguments: argparse.Namespace, workflow: dict) -> dict[str, object]:
+    """What the options of `add_settings` set. Raises InputsError."""
+    given = {name: getattr(arguments, name) for name in SETTINGS}
+    settings = {name: value for name, value in given.items() if value is not None}
+    return settings | dict(parsed(text, workflow) for text in arguments.set)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workflow", type=Path, nargs="?", help="a file of workflows/api")
+    parser.add_argument(
+        "--hosts", action="store_true", help="list every ComfyUI that is found, and run nothing"
+    )
+    parser.add_argument(
+        "--image", type=Path, action="append", default=[], help="one per LoadImage node, in order"
+    )
+    add_settings(parser)
     parser.add_argument("--out", type=Path, default=Path("output"), help="folder for what is saved")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--server", metavar="URL", help="a running ComfyUI")
@@ -184,10 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> list[Path]:
-    given = {name: getattr(arguments, name) for name in SETTINGS}
-    settings = {name: value for name, value in given.items() if value is not None}
     workflow = load_workflow(arguments.workflow)
-    settings |= dict(parsed(text, workflow) for text in arguments.set)
+    settings = settings_of(arguments, workflow)
     images, texts = arguments.image, arguments.text
     with_inputs(workflow, [image.name for image in images], texts, settings)
     with reach(arguments.server, arguments.host, arguments.models, not arguments.gpu) as url:

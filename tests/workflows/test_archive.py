@@ -12,7 +12,7 @@ import pytest
 from image_to_prompt.workflows.comfyui.hosts import PACK
 
 MOST_BYTES = 1_000_000
-SCRIPTS = ("run", "demo", "evaluate")
+SCRIPTS = ("run", "run_many", "embed_many", "demo", "evaluate")
 
 
 def git(*arguments: str) -> list[str]:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -43,6 +43,7 @@ FLAGS = (
     "--database-url",
     "sqlite:///:memory:",
 )
+GUARD = Path(__file__).with_name("guard.py")
 _TAIL_LINES = 25
 
 
@@ -54,12 +55,14 @@ def start(
     cpu: bool = True,
     seconds: float = 240,
     flags: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Run the host on a free port of this machine, and give its address.
 
     base: folder for everything it writes, made if missing; the log is `comfyui.log` in it, or
     `comfyui-2.log` and so on where a file of that name is not ours.
     models: further folders laid out as `models/` is (checkpoints/, clip_vision/, ...).
+    environment: variables that it gets beside those of this process.
     seconds: how long it may take to answer. Raises HostError, with the end of the log, if it
     does not start, our nodes are not in it, or something else is where a file of ours belongs.
     """
@@ -71,7 +74,7 @@ def start(
     log = placed.own_file(base, LOG)
     with _scratch(base, paths) as scratch, log.open("wb") as stream, ended_by_sigterm():
         command = _command(host, base, scratch, port, [*(["--cpu"] if cpu else []), *flags])
-        process = _launch(command, host.folder, stream)
+        process = _launch(command, host.folder, stream, environment or {})
         try:
             _wait(process, url, seconds, host, log)
             _require_nodes(url, host, log)
@@ -113,12 +116,16 @@ def _command(host: Host, base: Path, scratch: Path, port: int, flags: Sequence[s
     ]
 
 
-def _launch(command: list[str], folder: Path, log: BinaryIO) -> subprocess.Popen:
+def _launch(
+    command: list[str], folder: Path, log: BinaryIO, environment: Mapping[str, str]
+) -> subprocess.Popen:
+    """Start the host below a guard, which ends it if this process dies without doing so."""
+    own = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        command,
+        [sys.executable, str(GUARD), *command],
         cwd=folder,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL,
+        env={**os.environ, **own, **environment},
+        stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -202,13 +209,16 @@ def ended_by_sigterm() -> Iterator[None]:
 
 def _stop(process: subprocess.Popen) -> None:
     """End the server and whatever it started: politely, then not."""
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()  # the guard ends the host then, where there are no groups
     for name in ("SIGTERM", "SIGKILL"):
         if process.poll() is not None:
             return
         with suppress(ProcessLookupError):
             if hasattr(os, "killpg"):
                 os.killpg(process.pid, getattr(signal, name))
-            else:
+            elif name == "SIGKILL":
                 process.kill()
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)

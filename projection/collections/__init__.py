@@ -1,0 +1,1 @@
+"""Prompts of whole collections of images."""

@@ -1,0 +1,221 @@
+"""Measures a collection's engine and embedding: python tests many_bench [PART ...]
+
+    overhead   jobs of 2 s on one stand-in server: what the engine adds to them
+    scaling    jobs of 0.5 s on 1, 2, 4 and 8 stand-in servers, which wait and do not compute
+    host       the miniature on one real server and on two, each with one core (needs ComfyUI)
+    embedding  1,000 pictures against a bare batched encode of them, and memory at 1,000 and 4,000
+    curve      a simulated curve for GPUs and machines, from the numbers given by its options
+
+Ratios are of runs that follow each other: let nothing else run meanwhile. The load average is
+printed with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from image_to_prompt.tests.workflows.many import stand_in
+from image_to_prompt.tests.workflows.many.conftest import GRAPH
+from image_to_prompt.workflows.comfyui import hosts
+
+PARTS = ("overhead", "scaling", "host", "embedding", "curve")
+VARIATION = hosts.PACK / "workflows" / "api" / "variation.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
+    parser.add_argument("--pictures", type=int, default=16, help="of host")
+    parser.add_argument("--seconds", type=float, default=2.0, help="curve: of one job on a GPU")
+    parser.add_argument("--megabytes", type=float, default=3.0, help="curve: in and out of a job")
+    parser.add_argument("--network", type=float, default=100.0, help="curve: driver, MB a second")
+    parser.add_argument("--driver", type=float, default=0.01, help="curve: its seconds a job")
+    options = parser.parse_args()
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    for part in options.parts or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            globals()[part](Path(folder), options)
+
+
+def overhead(folder: Path, _: argparse.Namespace) -> None:
+    jobs, pause = 10, 2.0
+    first, whole = _stand_in(folder, jobs, 1, pause)
+    print(f"overhead: {100 * (whole / (jobs * pause) - 1):.1f} % of {jobs} jobs of {pause:g} s")
+    print(f"          {first:.1f} s from the command to the end of the first job's wait")
+
+
+def scaling(folder: Path, _: argparse.Namespace) -> None:
+    jobs, pause = 64, 0.5
+    alone = 0.0
+    for workers in (1, 2, 4, 8):
+        _, whole = _stand_in(folder / str(workers), jobs, workers, pause)
+        alone = alone or whole
+        print(f"scaling: {workers} servers {whole:.1f} s, {alone / whole:.2f} x one")
+
+
+def _stand_in(folder: Path, jobs: int, workers: int, pause: float) -> tuple[float, float]:
+    """Seconds to the first job, less its wait, and of all jobs behind the first one's start."""
+    host, images = folder / "host", folder / "photos"
+    for part in (host / "comfy", host / "models", images):
+        part.mkdir(parents=True)
+    shutil.copyfile(stand_in.__file__, host / "main.py")
+    (folder / "graph.json").write_text(json.dumps(GRAPH))
+    for number in range(jobs):
+        (images / f"{number}.png").write_bytes(str(number).encode())
+    os.environ |= {"COMFYUI_PYTHON": sys.executable, "STAND_IN_PAUSE": str(pause)}
+    line = [str(folder / "graph.json"), "--images", str(images), "--out", str(folder / "out")]
+    began = time.time()
+    _quiet([*line, "--host", str(host), "--cpu", "--workers", str(workers)])
+    files = sorted(path.stat().st_mtime for path in (folder / "out").glob("*.png"))
+    return files[0] - began - pause, files[-1] - files[0] + pause
+
+
+def _quiet(line: list[str]) -> None:
+    """The command in a process of its own."""
+    script = hosts.PACK / "workflows" / "run_many.py"
+    done = subprocess.run([sys.executable, str(script), *line], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+
+
+def host(folder: Path, options: argparse.Namespace) -> None:
+    """Wall time from the first result to the last, which leaves the servers' start out."""
+    from image_to_prompt.workflows.demo_parts import miniature
+
+    checkpoint, clip = miniature.wide_files(miniature.weights())
+    for kind, file in (("checkpoints", checkpoint), ("clip_vision", clip)):
+        (folder / "models" / kind).mkdir(parents=True)
+        (folder / "models" / kind / file.name).symlink_to(file)
+    miniature.training_pictures(folder / "photos", options.pictures)
+    line = [str(VARIATION), "--images", str(folder / "photos"), "--cpu", "--threads", "1"]
+    line += ["--models", str(folder / "models"), "--steps", "4", "--width", "64", "--height", "64"]
+    line += ["--checkpoint", checkpoint.name]
+    line += ["--clip-vision", clip.name, "--projection-file", clip.name]
+    seconds = {}
+    for workers in (1, 2):
+        out = folder / f"out-{workers}"
+        _quiet([*line, "--workers", str(workers), "--out", str(out)])
+        files = sorted(path.stat().st_mtime for path in out.glob("*.png"))
+        seconds[workers] = (files[-1] - files[workers - 1]) / (len(files) - workers)
+    ratio = seconds[2] / seconds[1]
+    print(f"host: {seconds[1]:.2f} s a picture on one server, {ratio:.2f} of it on two")
+
+
+def embedding(folder: Path, _: argparse.Namespace) -> None:
+    """A random CLIP; memory is that of a fresh process for each size."""
+    _noise(folder / "photos", 4000)
+    for count, compare in ((1000, True), (1000, False), (4000, False)):
+        code = f"from image_to_prompt.tests import many_bench as b; b.embedded({count}, {compare})"
+        path = hosts.PACK / "workflows" / "checkout.py"
+        start = f"import runpy; runpy.run_path({str(path)!r}); {code}"
+        environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error"}
+        subprocess.run([sys.executable, "-c", start], check=True, cwd=folder, env=environment)
+
+
+def embedded(count: int, compare: bool) -> None:
+    """One line: seconds against a bare encode, or the highest memory."""
+    import torch
+
+    from image_to_prompt.projection import from_clip_model
+    from image_to_prompt.projection.collections.embedding import BatchEmbedder
+    from image_to_prompt.projection.integrations.transformers_clip import image_embeds
+    from image_to_prompt.workflows.many.embedding import collect
+
+    batch, (clip, decode) = 50, _clip()
+    projection = from_clip_model(clip)
+    paths = sorted(Path("photos").iterdir())[:count]
+
+    def bare() -> float:
+        began = time.monotonic()
+        for at in range(0, count, batch):
+            pixels = torch.stack([decode(path.read_bytes()) for path in paths[at : at + batch]])
+            projection.apply(image_embeds(clip, pixels)).half()
+        return time.monotonic() - began
+
+    def ours() -> float:
+        made = BatchEmbedder(decode, lambda pixels: image_embeds(clip, pixels), projection, batch)
+        began = time.monotonic()
+        for _ in collect.here(((path.name, path) for path in paths), made):
+            pass
+        return time.monotonic() - began
+
+    if compare:
+        bare()  # warm
+        tries = [(ours(), bare()) for _ in range(5)]  # by turns; the quickest counts
+        ratio = min(one for one, _ in tries) / min(other for _, other in tries)
+        told = ", ".join(f"{one:.2f}/{other:.2f}" for one, other in tries)
+        print(f"embedding: {count} pictures, {ratio:.3f} of a bare encode ({told} s)")
+        return
+    ours()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"embedding: {count} pictures, at most {memory:.0f} MB of memory")
+
+
+def _clip():  # type: ignore[no-untyped-def]
+    import torch
+    import transformers
+
+    from image_to_prompt.tests.fixtures import builders
+    from image_to_prompt.workflows.many.embedding import encoder
+
+    layers = {"num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
+    config = transformers.CLIPConfig(
+        text_config={"hidden_size": 64, "vocab_size": 100, "projection_dim": 64} | layers,
+        vision_config={"hidden_size": 256, "image_size": 64, "patch_size": 16} | layers,
+        projection_dim=64,
+    )
+    clip = transformers.CLIPModel(config).eval()
+    with torch.no_grad():
+        clip.text_projection.weight.copy_(builders.text_projection(64))
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=64)
+    return clip, encoder._decoder(processor)
+
+
+def _noise(folder: Path, count: int) -> None:
+    import torch
+    from PIL import Image
+
+    folder.mkdir()
+    for number in range(count):
+        noise = torch.randint(0, 256, (96, 96, 3), dtype=torch.uint8)
+        Image.fromarray(noise.numpy()).save(folder / f"{number:05}.png", compress_level=1)
+
+
+def curve(_: Path, options: argparse.Namespace) -> None:
+    """Rates of a closed system: each worker has one job; the driver serves one job at a time.
+
+    A job takes `seconds` on its GPU, then the driver for its own work and for its bytes.
+    """
+    serial = options.driver + options.megabytes / options.network
+    print(f"curve: job {options.seconds:g} s, driver {serial:.3f} s a job; GPUs, jobs a minute, x")
+    for gpus in (1, 2, 4, 8, 16, 32, 40, 64, 80, 128):
+        rate = _simulated(gpus, options.seconds, serial)
+        print(f"  {gpus:4} {60 * rate:8.1f} {rate * (options.seconds + serial):6.1f}")
+
+
+def _simulated(gpus: int, seconds: float, serial: float, jobs: int = 4000) -> float:
+    """Jobs a second: the driver takes ended jobs in the order of their ends."""
+    import heapq
+
+    ends = [seconds * (1 + number / gpus) for number in range(gpus)]
+    free = 0.0
+    heapq.heapify(ends)
+    for _ in range(jobs):
+        free = max(free, heapq.heappop(ends)) + serial
+        heapq.heappush(ends, free + seconds)
+    return jobs / free
+
+
+if __name__ == "__main__":
+    main()

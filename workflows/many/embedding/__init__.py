@@ -1,0 +1,1 @@
+"""Prompts of a collection as rows of Parquet files, without ComfyUI."""

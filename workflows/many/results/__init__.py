@@ -1,0 +1,1 @@
+"""Where results and their manifest are kept: a folder of this machine, or an fsspec URL."""
