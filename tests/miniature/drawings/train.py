@@ -1,0 +1,48 @@
+"""Train the miniature of the drawings, stage by stage, resumably, on one thread.
+
+    python -m tests.miniature.drawings.train --stage all
+
+from the repository's root. A stage that was interrupted goes on from its checkpoint in
+build/drawings/training; a finished one is only evaluated and written again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from . import models
+from .models import WEIGHTS
+
+STAGES = ("taesd", "text", "vision", "judge", "unet")
+
+
+def train_taesd(seed: int, out: Path, initial: Path | None) -> dict[str, float]:
+    """The autoencoder."""
+    from . import train_taesd as stage
+
+    model = stage.train(seed, initial / "taesd.safetensors" if initial else None)
+    facts = stage.measure(model)
+    models.save(model, "taesd", out, seed=str(seed), **{k: f"{v:.5f}" for k, v in facts.items()})
+    return facts
+
+
+def main() -> None:
+    """Run the stages asked for, in order."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--initial", type=Path, help="folder of weights to begin from")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for stage in STAGES if options.stage == "all" else (options.stage,):
+        trainer = globals()[f"train_{stage}"]
+        print(stage, trainer(options.seed, options.out, options.initial), flush=True)
+
+
+if __name__ == "__main__":
+    main()
