@@ -45,10 +45,11 @@ PARTIAL = (
 TEMPLATES = (*FULL, *PARTIAL)
 # Words that only prompts of users and of later experiments need.
 OTHER = (
-    "two both and next to beside at some photo small nice lovely color colour colored coloured "
-    "poster image art simple painted please me what that before surface sheet digital artwork "
-    "style with without no not only green red"
-).split()
+    "two", "both", "and", "next", "to", "beside", "at", "some", "photo", "small", "nice",
+    "lovely", "color", "colour", "colored", "coloured", "poster", "image", "art", "simple",
+    "painted", "please", "me", "what", "that", "before", "surface", "sheet", "digital",
+    "artwork", "style", "with", "without", "no", "not", "only", "green", "red",
+)  # fmt: skip
 
 
 def write(template: str, thing: int, ground: int) -> str:

@@ -6,8 +6,8 @@ small singular values would mean anything. W_t is therefore given the spectrum o
 
     W_t = U diag(s) V^T      U, V random rotations
 
-Things, grounds and "not named" have one unit vector each, all orthogonal, within the left
-directions u_2 .. u_76 that the cut keeps; u_1 is left for the modality, as in ViT-L/14, where
+Things, grounds, "not named" and wordings have one unit vector each, all orthogonal, within the
+left directions u_2 .. u_76 that the cut keeps; u_1 is left for the modality, as in ViT-L/14, where
 texts have -.73 on it. The two smallest right directions lie near two channels that carry the start
 state, as channels 681 and 19 do in SD 1.5.
 """
@@ -17,8 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .captions import TEMPLATES
 from .models import TEXT_WIDTH
 from .world import COLOURS, THINGS
 
@@ -39,14 +41,16 @@ KEPT = sum(value > CUT for value in SPECTRUM)
 START_CHANNELS = (85, 2)  # channels 681 and 19 of SD 1.5, over 8
 NEAR = 0.85  # of each of the two smallest right directions on its channel
 SEED = 31
+WORDING = 0.5  # of the direction of a caption's wording; those of thing and ground count 1
 
 
 @dataclass(frozen=True)
 class JointSpace:
     """U, V (96, 96) with the singular directions as columns, s (96,), and the named directions.
 
-    things (25, 96) and grounds (9, 96) in the joint space; the last row of each stands for "not
-    named". rest (39, 96) spans what is left of the kept directions without u_1.
+    things (25, 96), grounds (9, 96) and wordings (28, 96) in the joint space; the last row of
+    things and grounds stands for "not named". rest (13, 96) spans what is left of the kept
+    directions without u_1.
     """
 
     U: Tensor
@@ -54,6 +58,7 @@ class JointSpace:
     V: Tensor
     things: Tensor
     grounds: Tensor
+    wordings: Tensor
     rest: Tensor
 
     @property
@@ -61,9 +66,12 @@ class JointSpace:
         """W_t (joint, text width)."""
         return self.U * self.s @ self.V.T
 
-    def targets(self, thing: Tensor, ground: Tensor) -> Tensor:
-        """Unit vectors (N, 96) of pairs; index -1 for what is not named."""
-        return (self.things[thing] + self.grounds[ground]) / 2**0.5
+    def targets(self, thing: Tensor, ground: Tensor, wording: Tensor | None = None) -> Tensor:
+        """Unit vectors (N, 96) of pairs; index -1 for what is not named, or without a wording."""
+        total = self.things[thing] + self.grounds[ground]
+        if wording is not None:
+            total = total + WORDING * self.wordings[wording] * (wording >= 0)[:, None]
+        return F.normalize(total, dim=-1)
 
 
 def rotation(matrix: Tensor) -> Tensor:
@@ -89,7 +97,6 @@ def build(seed: int = SEED) -> JointSpace:
         second[channel, index] += NEAR
     V = rotation(second).flip(-1)
     kept = U[:, 1:KEPT] @ rotation(third[: KEPT - 1, : KEPT - 1])
-    named, rest = kept.T.split([len(THINGS) + len(COLOURS) + 2, KEPT - 3 - 32])
-    things, grounds = named.split([len(THINGS) + 1, len(COLOURS) + 1])
-    s = torch.tensor(SPECTRUM)
-    return JointSpace(U.float(), s, V.float(), things.float(), grounds.float(), rest.float())
+    counts = (len(THINGS) + 1, len(COLOURS) + 1, len(TEMPLATES))
+    directions = kept.T.float().split([*counts, KEPT - 1 - sum(counts)])
+    return JointSpace(U.float(), torch.tensor(SPECTRUM), V.float(), *directions)

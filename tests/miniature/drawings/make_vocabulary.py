@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 
 from .captions import OTHER, TEMPLATES
-from .sources import THINGS
 from .tokenizer import TABLE, words_of
-
-COLOURS = "red green blue yellow purple aqua black white".split()
+from .world import COLOURS, THINGS
 
 
 def words() -> list[str]:

@@ -6,6 +6,7 @@ widened exactly: text 768 / 8, vision 1024 / 8, U-Net 320 / 5, TAESD 64 / 4.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -72,7 +73,7 @@ class Judge(nn.Module):
     def __init__(self, things: int = 24, artists: int = 8) -> None:
         super().__init__()
         widths, blocks = (3, 32, 64, 96, 160), []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             blocks += [
                 nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.ReLU()
             ]  # fmt: skip

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from . import models
 from .models import WEIGHTS
@@ -26,6 +27,52 @@ def train_taesd(seed: int, out: Path, initial: Path | None) -> dict[str, float]:
     model = stage.train(seed, initial / "taesd.safetensors" if initial else None)
     facts = stage.measure(model)
     models.save(model, "taesd", out, seed=str(seed), **{k: f"{v:.5f}" for k, v in facts.items()})
+    return facts
+
+
+def train_text(seed: int, out: Path, initial: Path | None) -> dict[str, float]:
+    """CLIP's text encoder, with the real geometry of its states."""
+    from . import gap, joint_space
+    from . import train_text as stage
+
+    clip, space = stage.train(seed), joint_space.build()
+    facts = stage.measure(clip, space)
+    gap.set_text(clip, space)
+    models.save(clip, "clip", out, seed=str(seed))
+    return facts
+
+
+def train_vision(seed: int, out: Path, initial: Path | None) -> dict[str, float]:
+    """CLIP's vision encoder for the text encoder on disk, then the gap."""
+    from . import gap, joint_space
+    from . import train_vision as stage
+
+    clip, space = models.load("clip", out), joint_space.build()
+    clip = stage.train(seed, clip)
+    gap.set_pictures(clip, space)
+    with torch.no_grad():
+        bank = F.normalize(clip.text_projection(gap.pair_states(clip)), dim=-1)
+    facts = stage.measure(clip, bank)
+    models.save(clip, "clip", out, seed=str(seed), **{k: f"{v:.4f}" for k, v in facts.items()})
+    return facts
+
+
+def train_judge(seed: int, out: Path, initial: Path | None) -> dict[str, float]:
+    """The judge of things and artists, for the autoencoder on disk."""
+    from . import train_judge as stage
+
+    judge = stage.train(seed, out)
+    facts = stage.measure(judge, out)
+    models.save(judge, "judge", out, seed=str(seed), **{k: f"{v:.4f}" for k, v in facts.items()})
+    return facts
+
+
+def train_unet(seed: int, out: Path, initial: Path | None) -> dict[str, float]:
+    """The U-Net, on the latents and text states of the weights on disk."""
+    from . import train_unet as stage
+
+    model, facts = stage.train(seed, out, initial / "unet.safetensors" if initial else None)
+    models.save(model, "unet", out, seed=str(seed), **{k: f"{v:.5f}" for k, v in facts.items()})
     return facts
 
 

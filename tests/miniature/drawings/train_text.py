@@ -19,7 +19,7 @@ from .training import Run, Schedule
 from .world import pairs
 
 BATCH = 96
-SCHEDULE = Schedule(steps=1500, rate=1.5e-3)
+SCHEDULE = Schedule(steps=900, rate=1.5e-3)
 PARTIAL_SHARE, EMPTY_SHARE = 0.25, 0.02
 SCALE = 15.0  # of the cosines in the cross entropy
 START_SHARES = (0.72, 0.62)  # of the start state's direction on its two channels
@@ -39,26 +39,23 @@ def end_states(clip: CLIPModel, ids: Tensor) -> Tensor:
     return states[torch.arange(len(ids)), ends]
 
 
-def draw(count: int, generator: torch.Generator) -> tuple[list[str], Tensor, Tensor]:
-    """Captions of training pairs, and the thing and ground each names (N,), -1 where it does not.
-
-    Also the held-out pairs' words are all known: each thing and each ground is seen with others.
-    """
+def draw(count: int, generator: torch.Generator) -> tuple[list[str], Tensor]:
+    """Captions of training pairs, and thing, ground and wording (N, 3) of each, -1 for none."""
     table = pairs("train")
     rows = torch.randint(len(table), (count,), generator=generator)
-    captions, things, grounds = [], [], []
+    captions, facts = [], []
     chances = torch.rand(count, 2, generator=generator).tolist()
     for (thing, ground), (kind, which) in zip(table[rows].tolist(), chances, strict=True):
         if kind < EMPTY_SHARE:
-            template = ""
-        else:
-            known = TEMPLATES[len(FULL) :] if kind < PARTIAL_SHARE else FULL
-            template = known[int(which * len(known))]
-        has_thing, has_ground = names(template)
-        captions.append(write(template, thing, ground))
-        things.append(thing if has_thing else -1)
-        grounds.append(ground if has_ground else -1)
-    return captions, torch.tensor(things), torch.tensor(grounds)
+            captions.append("")
+            facts.append((-1, -1, -1))
+            continue
+        first, last = (len(FULL), len(TEMPLATES)) if kind < PARTIAL_SHARE else (0, len(FULL))
+        wording = first + int(which * (last - first))
+        has_thing, has_ground = names(TEMPLATES[wording])
+        captions.append(write(TEMPLATES[wording], thing, ground))
+        facts.append((thing if has_thing else -1, ground if has_ground else -1, wording))
+    return captions, torch.tensor(facts)
 
 
 def train(seed: int) -> CLIPModel:
@@ -80,7 +77,7 @@ def train(seed: int) -> CLIPModel:
 def _step(run: Run, clip: CLIPModel, space: JointSpace, tokenizer: Tokenizer) -> None:
     generator = run.generator()
     padded = run.step % PADDED_EVERY == 0
-    captions, things, grounds = draw(BATCH // 3 if padded else BATCH, generator)
+    captions, facts = draw(BATCH // 3 if padded else BATCH, generator)
     ids = tokenizer(captions)
     slots = end_positions(ids)
     if padded:
@@ -88,8 +85,8 @@ def _step(run: Run, clip: CLIPModel, space: JointSpace, tokenizer: Tokenizer) ->
         slots = slots + (u * (LENGTH - slots)).long()
     states = text_states(clip, ids[:, : int(slots.max()) + 1])
     joint = F.normalize(clip.text_projection(states[torch.arange(len(ids)), slots]), dim=-1)
-    named = classify(joint, space, things, grounds)
-    apart = 1 - (joint * space.targets(things, grounds)).sum(dim=-1).mean()
+    named = classify(joint, space, facts[:, 0], facts[:, 1])
+    apart = 1 - (joint * space.targets(*facts.T)).sum(dim=-1).mean()
     start = start_loss(states[0, 0])
     run.descend(
         named + apart + START_WEIGHT * start, named=named.item(), apart=apart.item(),
