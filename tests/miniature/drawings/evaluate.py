@@ -3,7 +3,7 @@
     python -m tests.miniature.drawings.evaluate --n 100
 
 prints the share of right things and grounds, the artist's hand, and the errors of position and
-size against the reference, and writes a contact sheet.
+size against the reference, and writes a contact sheet. A judge of -1 says that there is none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .sources import BUILD
 from .train_judge import share
 from .world import SIDE, TRAINED, Scenes, generator_of, render, sample
 
-COLUMNS = ("thing", "nearest", "ground", "both", "artist", "position", "size")
+COLUMNS = ("thing", "ground", "both", "artist", "position", "size", "likeness", "judge")
 
 
 def captions_of(scenes: Scenes, generator: torch.Generator) -> list[str]:
@@ -49,22 +49,33 @@ def contexts(
     return rows | {"null": null.expand(len(states), -1, -1)}, forms
 
 
-def score(pictures: Tensor, scenes: Scenes, judge: models.Judge) -> dict[str, float]:
-    """The columns of the table; position and size as median errors in pixels."""
-    things, artists = judge(pictures)
+def score(pictures: Tensor, scenes: Scenes, judge: models.Judge | None) -> dict[str, float]:
+    """The columns of the table.
+
+    thing and artist by the nearest real drawing, likeness its correlation; artist is the hand of
+    the nearest drawing of the thing asked for; position and size are median errors in pixels;
+    judge is the share of right things by the trained judge.
+    """
     seen, nearest = oracle.read(pictures), oracle.nearest_drawing(pictures, scenes.thing)
-    thing, ground = things.argmax(dim=-1) == scenes.thing, seen.ground == scenes.ground
-    hand = artists[:, list(TRAINED)].argmax(dim=-1) == scenes.artist
+    thing, ground = nearest.thing == scenes.thing, seen.ground == scenes.ground
     away = torch.hypot(seen.x - SIDE * scenes.x, seen.y - SIDE * scenes.y)
+    judged = judge(pictures)[0].argmax(dim=-1) == scenes.thing if judge else torch.tensor(-1.0)
     return {
         "thing": share(thing),
-        "nearest": share(nearest.thing == scenes.thing),
         "ground": share(ground),
         "both": share(thing & ground),
-        "artist": share(hand),
+        "artist": share(nearest.artist_of_thing == scenes.artist),
         "position": float(away.median()),
         "size": float((seen.size - SIDE * scenes.size).abs().median()),
+        "likeness": float(nearest.correlation.mean()),
+        "judge": share(judged),
     }
+
+
+def load_judge(folder: Path) -> models.Judge | None:
+    """The trained judge, or None where its weights are missing."""
+    there = (folder / "judge.safetensors").exists()
+    return models.load("judge", folder) if there else None
 
 
 @torch.no_grad()
@@ -99,7 +110,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    miniature, judge = Miniature.load(options.weights), models.load("judge", options.weights)
+    miniature, judge = Miniature.load(options.weights), load_judge(options.weights)
     scenes = sample(options.n, options.part, generator_of(options.seed), TRAINED)
     pictures = render(scenes)
     rows, forms = contexts(miniature, scenes, pictures, options.seed)

@@ -13,8 +13,10 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .sources import BUILD
 from .world import COLOURS, PALETTE, SIDE, THINGS, TRAINED, Scenes, combinations, render
 
 BORDER, DIFFERENT = 2, 0.18  # pixels; distance of colours in [0, 1]^3
@@ -79,18 +81,33 @@ def cut_out(pictures: Tensor, reading: Reading) -> Tensor:
 
 
 @cache
-def drawings_on(ground: int, artists: tuple[int, ...] = TRAINED) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut-out vectors of all real drawings on a ground, turned and mirrored; things, artists."""
-    triples = combinations("all", artists)
+def drawings_on(ground: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut-out vectors of all real drawings on a ground, turned and mirrored; things, artists.
+
+    Artists are those that are trained on. Computed once and kept beside the drawings.
+    """
+    path = BUILD / "nearest" / f"{ground}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(_cut_out_all(ground), path)
+    stored = load_file(path)
+    return stored["vectors"].float(), stored["thing"], stored["artist"]
+
+
+def _cut_out_all(ground: int) -> dict[str, Tensor]:
+    triples = combinations("all", TRAINED)
     triples = triples[triples[:, 2] == ground]
-    vectors, kinds = [], []
+    vectors = []
     for angle in ANGLES:
         for flip in FLIPS:
             pictures = render(_centred(triples, angle, flip))
-            vectors.append(cut_out(pictures, read(pictures)))
-            kinds.append(triples)
-    kind = torch.cat(kinds)
-    return torch.cat(vectors), kind[:, 0], kind[:, 1]
+            vectors.append(cut_out(pictures, read(pictures)).half())
+    times = len(vectors)
+    return {
+        "vectors": torch.cat(vectors),
+        "thing": triples[:, 0].repeat(times),
+        "artist": triples[:, 1].repeat(times),
+    }
 
 
 def _centred(triples: Tensor, angle: float, flip: float) -> Scenes:

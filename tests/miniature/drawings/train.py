@@ -76,6 +76,15 @@ def train_unet(seed: int, out: Path, initial: Path | None) -> dict[str, float]:
     return facts
 
 
+def snapshot(seed: int, out: Path) -> None:
+    """Write the averaged weights of the U-Net's run in progress."""
+    from . import train_unet as stage
+
+    model, step = stage.snapshot(seed)
+    models.save(model, "unet", out, seed=str(seed), steps=str(step))
+    print(f"unet at step {step}")
+
+
 def main() -> None:
     """Run the stages asked for, in order."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -84,8 +93,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--initial", type=Path, help="folder of weights to begin from")
+    parser.add_argument("--snapshot", action="store_true", help="write the U-Net as it stands")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.snapshot:
+        snapshot(options.seed, options.out)
+        return
     for stage in STAGES if options.stage == "all" else (options.stage,):
         trainer = globals()[f"train_{stage}"]
         print(stage, trainer(options.seed, options.out, options.initial), flush=True)

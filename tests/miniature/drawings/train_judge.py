@@ -17,9 +17,9 @@ from .sources import ARTISTS
 from .training import Run, Schedule
 from .world import SIDE, TRAINED, Scenes, generator_of, recolour, render, sample
 
-SCHEDULE = Schedule(steps=3000, rate=3e-3)
-BATCH, POOL, REFRESH = 48, 2400, 200
-OTHER_GROUNDS, RECONSTRUCTED = 0.3, 0.5
+SCHEDULE = Schedule(steps=1500, rate=3e-3)
+BATCH, POOL, REFRESH = 48, 2400, 500
+OTHER_GROUNDS, RECONSTRUCTED = 0.3, 0.35
 LATENT_NOISE, PIXEL_NOISE, SHIFT, BLURRED = 0.25, 0.03, 6, 0.3
 SMOOTHING, ARTIST_WEIGHT = 0.05, 0.7
 EVERYONE = tuple(range(len(ARTISTS)))

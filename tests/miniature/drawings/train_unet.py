@@ -152,6 +152,13 @@ def train(
     return model, facts | {"validation": validation(model, data, noise, density)}
 
 
+def snapshot(seed: int) -> tuple[UNet2DConditionModel, int]:
+    """The averaged weights of the run as its last checkpoint has them, and its step."""
+    run, model = begin(seed)
+    run.adopt_mean()
+    return model, run.step
+
+
 def _step(
     run: Run, model: UNet2DConditionModel, data: Bank, noise: DDPMScheduler, density: Tensor
 ) -> None:
