@@ -25,7 +25,8 @@ from .training import Run, Schedule
 from .world import combinations, generator_of, pairs, place, render
 
 BATCH, RATE = 16, 1e-3
-STEPS, DECAY = 9000, 1500  # DRAWINGS_UNET_STEPS in the environment asks for other steps
+STEPS = 9000  # DRAWINGS_UNET_STEPS in the environment asks for other steps
+DECAY_SHARE = 6  # the last one of so many parts of the training has the falling rate
 BANK, HELD = 24_000, 256  # pictures; of these the last are kept for the validation loss
 NULL_SHARE, END_SHARE, PARTIAL_SHARE = 0.10, 0.45, 0.10
 JITTER_SHARE, JITTER = 0.5, 0.8  # share of EOS states turned by noise of up to 0.8 their length
@@ -134,7 +135,7 @@ def begin(seed: int, initial: Path | None = None) -> tuple[Run, UNet2DConditionM
     model = models.unet_model().to(memory_format=torch.channels_last)
     if initial:
         models.adopt(model, initial)
-    plan = Schedule(steps=steps(), rate=RATE, decay=DECAY)
+    plan = Schedule(steps=steps(), rate=RATE, decay=steps() // DECAY_SHARE)
     return Run("unet", model, plan, seed, average=0.998), model
 
 
