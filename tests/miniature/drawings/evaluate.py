@@ -1,6 +1,6 @@
 """What the miniature draws, row by row, on held-out pairs of thing and ground.
 
-    python -m tests.miniature.drawings.evaluate --n 100
+    python tests miniature.drawings.evaluate --n 100
 
 prints the share of right things and grounds, the artist's hand, and the errors of position and
 size against the reference, and writes a contact sheet. A judge of -1 says that there is none.

@@ -1,6 +1,6 @@
 """The geometry of the miniature's CLIP beside that of ViT-L/14.
 
-    python -m tests.miniature.drawings.geometry
+python tests miniature.drawings.geometry
 """
 
 from __future__ import annotations

@@ -46,9 +46,7 @@ def clip_model() -> CLIPModel:
 def taesd_model() -> AutoencoderTiny:
     """TAESD with 16 channels in place of 64."""
     widths = (TAESD_WIDTH,) * 4
-    return AutoencoderTiny(
-        encoder_block_out_channels=widths, decoder_block_out_channels=widths
-    )
+    return AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
 
 
 def unet_model() -> UNet2DConditionModel:

@@ -151,6 +151,4 @@ def nearest_drawing(pictures: Tensor, wanted: Tensor) -> Nearest:
         scores[mine] = table.unflatten(1, (len(THINGS), len(TRAINED)))
     best = scores.flatten(1).max(dim=-1)
     own = scores[torch.arange(len(wanted)), wanted].argmax(dim=-1)
-    return Nearest(
-        best.indices // len(TRAINED), best.indices % len(TRAINED), best.values, own
-    )
+    return Nearest(best.indices // len(TRAINED), best.indices % len(TRAINED), best.values, own)

@@ -109,7 +109,7 @@ def svg(icons: dict, names: tuple[str, ...]) -> str | None:
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">'
-        f'{icon["body"]}</svg>'
+        f"{icon['body']}</svg>"
     )
 
 

@@ -1,6 +1,6 @@
 """Train the miniature of the drawings, stage by stage, resumably, on one thread.
 
-    python -m tests.miniature.drawings.train --stage all
+    python tests miniature.drawings.train --stage all
 
 from the repository's root. A stage that was interrupted goes on from its checkpoint in
 build/drawings/training; a finished one is only evaluated and written again.

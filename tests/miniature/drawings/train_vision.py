@@ -118,9 +118,7 @@ def train(seed: int, clip: CLIPModel) -> CLIPModel:
     return clip
 
 
-def _step(
-    run: Run, model: WithHeads, space: JointSpace, pool: Scenes, pictures: Tensor
-) -> None:
+def _step(run: Run, model: WithHeads, space: JointSpace, pool: Scenes, pictures: Tensor) -> None:
     generator = run.generator()
     pick = torch.randint(POOL, (BATCH,), generator=generator)
     scenes, batch = pool[pick], pictures[pick].float() / 255
@@ -191,5 +189,3 @@ def measure(clip: CLIPModel, bank: Tensor, count: int = 256) -> dict[str, float]
         facts[f"{name}_ground"] = float(right[:, 1].float().mean())
         facts[f"{name}_both"] = float(right.all(dim=-1).float().mean())
     return facts
-
-
