@@ -49,7 +49,10 @@ def kinds(host):
             "blend": "add",
             "image_weights": "",
         },
-        "LoadProjection": {"file": tools.good_file, "method": "ridge", "cutoff": 0.0},
+        "LoadProjection": {
+            **{"file": tools.good_file, "method": "ridge", "cutoff": 0.0},
+            **{"captions": "", "gap": 0.0},
+        },
         "SaveProjection": {
             "projection": with_change(),
             "filename_prefix": "fuzz/x",
@@ -66,13 +69,19 @@ def kinds(host):
     good["FitProjection"] = {**training, **sockets, "epochs": 1, "held_out": 0.1, "patience": 1}
     good["ApplyProjection"] = {"model": object(), "projection": with_change(), "strength": 1.0}
     run = {node: caller(tools, node) for node in good}
-    oracles = {"ImageToPromptEmbed": conditioning, "LoadProjection": whole}
+    oracles = {"ImageToPromptEmbed": conditioning, "LoadProjection": all_whole}
     oracles |= {"SaveProjection": saved(tools)}
     shares = {"ImageToPromptEmbed": 0.4}
     return [
         kind(node, shares.get(node, 0.12), inputs, run[node], oracles.get(node, refused))
         for node, inputs in good.items()
     ]
+
+
+def all_whole(projections) -> str | None:
+    """A hostile list of files gives a list of projections."""
+    several = projections if isinstance(projections, list) else [projections]
+    return next(filter(None, map(whole, several)), None)
 
 
 def kind(node, share, good, run, oracle) -> Kind:
