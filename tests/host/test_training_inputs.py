@@ -190,5 +190,9 @@ def test_automatic_memory_looks_at_every_picture(tools, host):
     given = {k: v for k, v in tools.sockets().items() if k != "image"}
     models = Models(**given, memory="automatic")
     small, large = (TrainingImages((torch.zeros(4, n, n),), torch.zeros(1, 8)) for n in (8, 64))
-    assert models.chunk(small, None, large) == models.chunk(large)
-    assert models.chunk(large) == models.denoiser.max_batch_size((64, 64)) != models.chunk(small)
+    assert models.micro_batch_size(small, None, large) == models.micro_batch_size(large)
+    assert (
+        models.micro_batch_size(large)
+        == models.denoiser.max_batch_size((64, 64))
+        != models.micro_batch_size(small)
+    )
