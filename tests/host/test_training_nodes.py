@@ -211,7 +211,7 @@ def test_a_lora_that_cannot_be_written_takes_the_projection_file_with_it(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(host.nodes.load_save, "write_tensors", full)
+    monkeypatch.setattr(host.nodes.load_save, "write_new_tensors", full)
     with pytest.raises(ImageToPromptError, match="No space left"):
         host.classes["SaveProjection"].execute(refined[1], "bertha", save_lora=True)
     assert not list((host.folders / "models").rglob("*bertha*"))
