@@ -79,6 +79,7 @@ def test_the_top_of_workflows_holds_only_what_users_open_and_run(shipped):
     assert {name for name in top if not name.endswith((".json", ".jpg", ".md"))} == scripts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_says_how_it_is_used(name, archive):
     done = python(archive[1], str(archive[1] / "workflows" / f"{name}.py"), "--help")

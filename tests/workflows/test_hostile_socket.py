@@ -79,6 +79,7 @@ def test_a_broken_web_socket_costs_the_progress_only(name, command):
     assert (code, lines) == (0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(events.websocket is None, reason="websocket-client is not installed")
 def test_progress_is_shown_as_it_comes(monkeypatch):
     messages = [

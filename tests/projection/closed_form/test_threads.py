@@ -30,6 +30,7 @@ def results(path, threads: int) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_one_and_two_threads_give_the_same_bits(tmp_path):
     # Of this matrix, one and two threads round some entries of the inverse differently.
     path = builders.write(tmp_path / "clip.safetensors", builders.transformers_clip(768))

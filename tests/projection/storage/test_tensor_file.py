@@ -83,6 +83,7 @@ assert peak() - before < 50_000, f"{peak() - before} KiB"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory in KiB is Linux's")
 @pytest.mark.parametrize("kind", ["saved projection", "CLIP"])
 def test_a_file_that_is_large_only_by_its_header_costs_no_memory(tmp_path, kind):

@@ -81,6 +81,7 @@ replace_file(sys.argv[2], chunks())
 """
 
 
+@pytest.mark.slow
 @posix
 def test_what_a_kill_leaves_is_removed_at_the_next_write_and_not_before(tmp_path):
     target = tmp_path / "p.safetensors"

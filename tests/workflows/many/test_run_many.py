@@ -74,6 +74,7 @@ def test_only_what_is_missing_or_changed_runs_again(collection):
     assert results.keys() == wanted.keys(), "the earlier result of 5.png is kept"
 
 
+@pytest.mark.slow
 def test_a_changed_setting_redoes_every_job_and_keeps_the_earlier_results(collection):
     assert collection.run() == 0
     before = collection.results()
@@ -82,6 +83,7 @@ def test_a_changed_setting_redoes_every_job_and_keeps_the_earlier_results(collec
     assert len(after) == 16 and before.items() <= after.items()
 
 
+@pytest.mark.slow
 def test_broken_pictures_are_recorded_in_the_servers_words(collection, capsys):
     collection.picture("bad.png", b"broken")
     collection.picture("never.png", b"memory")
@@ -106,6 +108,7 @@ def test_a_job_that_kills_servers_does_not_stop_the_others(collection):
     await_gone(collection.servers())
 
 
+@pytest.mark.slow
 def test_a_job_without_an_end_is_given_up(collection):
     collection.picture("4.png", b"stuck")
     assert collection.run("--job-timeout", "1") == 1
@@ -113,6 +116,7 @@ def test_a_job_without_an_end_is_given_up(collection):
     assert sum(record["state"] == "done" for record in collection.jobs().values()) == 7
 
 
+@pytest.mark.slow
 @unix
 def test_a_killed_server_is_started_again_and_its_job_is_done(collection):
     for number in range(8, 24):
@@ -130,6 +134,7 @@ def test_a_killed_server_is_started_again_and_its_job_is_done(collection):
     assert len(retried) == 1 and "1 were tried more than once" in told
 
 
+@pytest.mark.slow
 @unix
 @pytest.mark.parametrize("seed", range(4))
 def test_a_killed_driver_leaves_no_server_and_the_next_run_completes(seed, collection):
@@ -150,6 +155,7 @@ def test_a_killed_driver_leaves_no_server_and_the_next_run_completes(seed, colle
     assert collection.records()[-1]["how"] == "complete"
 
 
+@pytest.mark.slow
 @unix
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_within_a_job(sent, code, collection):
@@ -214,6 +220,7 @@ def test_pictures_of_subfolders_keep_their_folders(collection):
     assert (collection.out / "a" / "0.png").is_file() and (collection.out / "0.png").is_file()
 
 
+@pytest.mark.slow
 def test_servers_that_run_are_used_and_left_alone(collection, tmp_path):
     (tmp_path / "base/input").mkdir(parents=True)
     (tmp_path / "base/output").mkdir()
