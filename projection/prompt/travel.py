@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -87,8 +88,8 @@ def great_circle(start: Tensor, end: Tensor, t: float) -> Tensor:
 
 def check_frames(frames: Sequence[int], count: int) -> None:
     """Raise ImageToPromptError unless there are `count` frames that rise from 0 or later on."""
-    rising = all(low < high for low, high in zip(frames, frames[1:], strict=False))
-    fit = len(frames) == count > 0 and rising and 0 <= frames[0] and frames[-1] < MAX_FRAMES
+    rising = all(low < high for low, high in pairwise(frames))
+    fit = len(frames) == count > 0 and rising and frames[0] >= 0 and frames[-1] < MAX_FRAMES
     if not fit:
         raise ImageToPromptError(
             f"{count} key frames from 0 to {MAX_FRAMES - 1}, one for each picture, in rising order",

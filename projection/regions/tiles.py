@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -57,9 +59,21 @@ class Grid:
         )
         return [
             pictures[:, top:bottom, left:right]
-            for top, bottom in zip(rows, rows[1:], strict=False)
-            for left, right in zip(columns, columns[1:], strict=False)
+            for top, bottom in pairwise(rows)
+            for left, right in pairwise(columns)
         ]
+
+    def share_slots(self, prompts: Sequence[Tensor], slots: Tensor) -> Tensor:
+        """One prompt (B, L, D) whose slots are shared out equally, tile after tile.
+
+        prompts: of each tile, (B, L, D), equal outside of `slots`. slots: mask (L,) of the slots
+        that a picture takes, at least as many as tiles.
+        """
+        place = slots.cumsum(0) - 1  # of each slot among those that are shared
+        owner = torch.div(place * len(self), int(slots.sum()), rounding_mode="floor")
+        owner = torch.where(slots, owner, 0)
+        stacked = torch.stack(list(prompts))  # (T, B, L, D)
+        return stacked[owner, :, torch.arange(len(slots))].transpose(0, 1)
 
     def masks(self, height: int, width: int, feather: float) -> Tensor:
         """Masks (T, height, width) of the tiles, 0..1, that add up to 1 in every pixel.
