@@ -66,7 +66,8 @@ class ImageToPromptLayout(io.ComfyNode):
         check_choice(mode, MODES, "mode")
         check_text(text, "text")
         factors = [(check_number(text_weight, "text_weight"), check_number(strength, "strength"))]
-        check_share(whole, "whole"), check_share(feather, "feather")
+        check_share(whole, "whole")
+        check_share(feather, "feather")
         check_pairing(check_projection(projection), clip, clip_vision)
         pictures = rgb(image, "none")
         grid = _grid(tiles, pictures)

@@ -95,7 +95,9 @@ def parse_block_weights(text: str, width: int) -> BlockWeights:
         blocks = _blocks(width)
         if len(entries) != len(blocks):
             raise _refusal(f"{len(blocks)} weights, one per block", f"{len(entries)}")
-        return BlockWeights(dict(zip(blocks, map(_number, entries), strict=True)))
+        values = [_number(entry) for entry in entries]
+        # All blocks are named, so that the rest is free to make one weight for all recognisable.
+        return BlockWeights(dict(zip(blocks, values, strict=True)), values[0])
     weights: dict[Block, float] = {}
     rest = 0.0
     for entry in entries:
