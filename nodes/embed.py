@@ -6,24 +6,13 @@ loader. Otherwise lists give what they give to a node that takes none: see `list
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..projection import (
-    BLENDS,
-    Centred,
-    ImageToPromptError,
-    Projection,
-    apply_strength,
-    condition,
-    has_words,
-    spherical_mean,
-)
-from ..projection.closed_form.clip_identity import fingerprint
+from ..projection import BLENDS, Projection, spherical_mean
 from ..projection.prompt.travel import check_frames, travel
 from .host import api as host
 from .host.api import io
@@ -33,7 +22,6 @@ from .inputs.checks import (
     check_choice,
     check_number,
     check_projection,
-    check_socket,
     check_text,
     parse_weights,
     rgb,
@@ -42,9 +30,8 @@ from .inputs.embed_inputs import CROPS, IMAGES, MASK_USES, TRAVEL, WHOLE, embed_
 from .inputs.frames import by_row, parse_frames
 from .inputs.lists import as_list, mapped
 from .inputs.masks import masked, masks_for
+from .prompts.entries import check_pairing, entries
 from .types import CATEGORY
-
-log = logging.getLogger(__name__)
 
 
 class ImageToPromptEmbed(io.ComfyNode):
@@ -164,77 +151,6 @@ def _prompt(
         embeddings = travel(embeddings, keys, projection.common)
     factors = list(zip(*(values for _, values in rows), strict=True))
     return entries(projection, clip, text, embeddings, factors, blend)
-
-
-def entries(
-    projection: Projection,
-    clip: Any,
-    text: str,
-    embeddings: Tensor,
-    factors: Sequence[tuple[float, float]],
-    blend: str = "add",
-) -> list:
-    """CONDITIONING of embeddings (B, D) with a text, one row for each of them.
-
-    factors: text_weight and strength, of all rows or of each.
-    """
-    encoded = host.encode_text(clip, text)
-    null = _null_prompt(clip, encoded, [strength for _, strength in factors])
-    made = []
-    for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True):
-        split = [embeddings] if len(set(factors)) == 1 else embeddings.split(1)
-        shared = (encoded.eos, blend, projection.centred)
-        rows = [
-            _rows(states, n, part, text_weight, strength, *shared)
-            for part, (text_weight, strength) in zip(split, factors, strict=False)
-        ]
-        conditioning = torch.cat(rows)
-        # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
-        made.append([conditioning, {**extras, "pooled_output": conditioning[:, encoded.eos[0]]}])
-    return made
-
-
-def check_pairing(projection: Projection, clip: Any, clip_vision: Any) -> None:
-    encoder = projection.encoder
-    check_socket(clip, "clip")
-    host.check_clip(clip, encoder.text_width, encoder.name)
-    visual = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
-    if encoder.visual_projection not in (None, fingerprint(visual)):
-        log.warning(
-            "clip_vision is not the vision encoder of the projection's CLIP, though as wide; "
-            "prompts may be off. Load both from one file."
-        )
-
-
-def _null_prompt(
-    clip: Any, encoded: host.EncodedText, strengths: Sequence[float]
-) -> host.EncodedText:
-    """The encoded empty prompt, without encoding twice where it is known or not needed."""
-    if all(strength == 1 for strength in strengths) or not has_words(encoded.eos):
-        return encoded
-    return host.encode_text(clip, "")
-
-
-def _rows(
-    states: Tensor,
-    null: Tensor,
-    embeddings: Tensor,
-    text_weight: float,
-    strength: float,
-    eos: list[int],
-    blend: str,
-    centred: Centred | None,
-) -> Tensor:
-    """Conditioning (B, 77 n, D). Raises ImageToPromptError for numbers that are not finite."""
-    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend, centred)
-    conditioning = apply_strength(conditioning, null, strength)
-    if not torch.isfinite(conditioning).all():
-        raise ImageToPromptError(
-            "a conditioning of finite numbers",
-            f"infinite or NaN ones for text_weight {text_weight} and strength {strength}",
-            "Lower text_weight and strength, and check the text encoder for NaN (socket clip).",
-        )
-    return conditioning
 
 
 NODES = [ImageToPromptEmbed]

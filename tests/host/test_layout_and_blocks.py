@@ -1,4 +1,4 @@
-"""ImageToPromptLayout and ImageToPromptBlocks, and core's conditioning nodes on their outputs."""
+"""ImageToPromptLayout and ImageToPromptBlocks, in the real host."""
 
 # ruff: noqa: F811  fixtures of another module
 from __future__ import annotations
@@ -199,7 +199,7 @@ def test_rows_of_a_batch_keep_their_own_prompts(host, models, projection, pictur
 
 def test_tokens_behind_the_prompt_stay(host, prompts):
     """What core's Concat puts behind; and a base of another length, in SDXL's width."""
-    from image_to_prompt.nodes.host.block_hook import BlockPatch
+    from image_to_prompt.nodes.host.model.block_hook import BlockPatch
     from image_to_prompt.projection.prompt.block_weights import preset_weights
 
     patch = BlockPatch(preset_weights("style", 2048), torch.zeros(1, 154, 2048), 77, "values")
@@ -234,77 +234,3 @@ def test_unfit_blocks_are_refused(host, prompts, changes, words):
     inputs = {"picture": prompts[0], "base": prompts[1], "weights": "rest: 0.5", **changes}
     with pytest.raises(ImageToPromptError, match=words):
         blocks(host, **inputs)
-
-
-# --- core's conditioning nodes ------------------------------------------------------------------
-
-
-def outputs(host, models, projection, pictures, prompts):
-    picture, base, _ = prompts
-    travel = {"images": "travel between images", "frames": "0, 1, 3"}
-    mask = torch.ones(1, 224, 224)
-    mask[:, :, 100:] = 0
-    return {
-        "mask": run(host, projection, models, pictures[:1], mask=mask),
-        "frames": run(host, projection, models, pictures, **travel),
-        "layout": layout(host, projection, models, pictures[:1]),
-        "slots": layout(host, projection, models, pictures[:1], mode="slots"),
-        "blocks": blocks(host, picture, base, preset="style"),
-        "keys": blocks(host, picture, base, preset="composition", part="keys"),
-    }
-
-
-def core_nodes():
-    import nodes
-
-    mask = torch.zeros(1, 128, 128)
-    mask[:, :64] = 1
-    return {
-        "Combine": lambda c, o: nodes.ConditioningCombine().combine(c, o)[0],
-        "SetMask": lambda c, o: nodes.ConditioningSetMask().append(c, mask, "default", 0.8)[0],
-        "SetArea": lambda c, o: nodes.ConditioningSetArea().append(c, 64, 64, 0, 0, 1.0)[0],
-        "SetTimestepRange": lambda c, o: nodes.ConditioningSetTimestepRange().set_range(c, 0, 0.5)[
-            0
-        ],
-        "Average": lambda c, o: nodes.ConditioningAverage().addWeighted(c, o, 0.7)[0],
-        "Concat": lambda c, o: nodes.ConditioningConcat().concat(c, o)[0],
-    }
-
-
-NAMES = ("Combine", "SetMask", "SetArea", "SetTimestepRange", "Average", "Concat")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_cores_nodes_act_on_every_output(host, models, projection, pictures, unet, prompts, name):
-    other = prompts[2]
-    for kind, conditioning in outputs(host, models, projection, pictures, prompts).items():
-        rows = conditioning[0][0].shape[0]
-        # As core asks of any batch: Concat joins rows with rows.
-        given = [[other[0][0].expand(rows, -1, -1), other[0][1]]] if name == "Concat" else other
-        with torch.inference_mode():
-            changed = core_nodes()[name](conditioning, given)
-        found = sampled(unet, changed, other, cfg=2.0, batch=rows)
-        plain = sampled(unet, conditioning, other, cfg=2.0, batch=rows)
-        assert torch.isfinite(found).all(), kind
-        assert not torch.allclose(found, plain, atol=1e-4), kind
-
-
-def test_context_windows_take_each_frame_its_row(host, models, projection, pictures, unet, prompts):
-    """The host's windows over a batch of frames, here of four: a frame has its own prompt."""
-    import comfy.context_windows
-
-    travel = {"images": "travel between images", "frames": "0, 7"}
-    frames = run(host, projection, models, pictures[:2], **travel)
-    windowed = unet.clone()
-    handler = comfy.context_windows.IndexListContextHandler(
-        context_schedule=comfy.context_windows.get_matching_context_schedule("standard_static"),
-        fuse_method=comfy.context_windows.get_matching_fuse_method("pyramid"),
-        context_length=4,
-        context_overlap=0,
-        dim=0,
-    )
-    windowed.model_options["context_handler"] = handler
-    comfy.context_windows.create_prepare_noise_wrapper(windowed)
-    whole = sampled(unet, frames, prompts[2], steps=1, batch=8)
-    found = sampled(windowed, frames, prompts[2], steps=1, batch=8)
-    assert torch.allclose(found, whole, atol=1e-3)

@@ -10,47 +10,33 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
-from image_to_prompt.projection import (
-    PICTURES_SHARE,
-    CaptionStatistics,
-    Centred,
-    Projection,
-    assemble,
-    encode_pictures,
-    picture_direction,
-)
-from image_to_prompt.projection.integrations.transformers_clip import TransformersTower
+from image_to_prompt.projection import assemble
 from image_to_prompt.projection.prompt.travel import travel
-from image_to_prompt.projection.regions.patch_mask import key_bias, patch_weights, square_around
 from image_to_prompt.projection.regions.tiles import Grid
-from image_to_prompt.tests.miniature.experiments.centred_rows import closed_projection
 from image_to_prompt.tests.miniature.experiments.evaluate import show
-from image_to_prompt.tests.miniature.experiments.rows import NORM
+from image_to_prompt.tests.miniature.experiments.parts_models import (
+    SIDE,
+    Bench,
+    Entry,
+    cropped_embeds,
+    draw_areas,
+    masked_embeds,
+)
 from image_to_prompt.tests.miniature.experiments.scores import share
-from image_to_prompt.tests.miniature.sampling import GUIDANCE, STEPS, Miniature, noise_of
+from image_to_prompt.tests.miniature.sampling import Miniature, noise_of
 from image_to_prompt.tests.miniature.training.common import generator_of
-from image_to_prompt.tests.miniature.world.captions import FULL, write, write_random
+from image_to_prompt.tests.miniature.world.captions import FULL, write
 from image_to_prompt.tests.miniature.world.domains import render_pairs, sample_pairs
 from image_to_prompt.tests.miniature.world.oracle import agreement, read
-from image_to_prompt.tests.miniature.world.preprocess import preprocess
-from image_to_prompt.tests.miniature.world.scenes import (
-    Scenes,
-    combinations,
-    coverage,
-    render,
-    sample,
-)
+from image_to_prompt.tests.miniature.world.scenes import Scenes, coverage, render, sample
 
-PATCH, SIDE, CAPTIONS, MEAN_PICTURES = 14, 224, 200, 16
 WHOLE, FEATHER = 0.1, 0.25  # the defaults of Image To Prompt Layout
 # Cross-attention blocks by the host's names; U-Net of two levels with one block each.
 BLOCKS = {
@@ -66,62 +52,6 @@ BLOCKS = {
 # first outputs of that level out.
 COMPOSITION = ("input 3",)
 STYLE = ("input 1", "output 1", "output 2", "output 3")
-
-
-@dataclass(frozen=True)
-class Bench:
-    """The models and a projection, and the empty prompt's start state."""
-
-    mini: Miniature
-    projection: Projection
-    sos: Tensor
-
-    @classmethod
-    def make(cls, paper: bool) -> Bench:
-        mini = Miniature.load()
-        closed = closed_projection(mini, NORM)
-        if not paper:
-            triples = combinations("train")
-            picked = torch.randint(len(triples), (CAPTIONS,), generator=generator_of(31, 1))
-            states, ends = mini.states(write_random(triples[picked], generator_of(31, 2)))
-            statistics = CaptionStatistics.of(states[torch.arange(CAPTIONS), ends])
-            pictures = render(sample(MEAN_PICTURES, "train", generator_of(32, 0)))
-            direction = picture_direction(mini.image_embeds(pictures))
-            text = mini.clip.text_projection.weight
-            form = Centred.of(text, statistics, direction, PICTURES_SHARE, 0.5)
-            closed = replace(closed, centred=form)
-        return cls(mini, closed, mini.states([""])[0][0, 0])
-
-    def prompt(self, image_embeds: Tensor) -> Tensor:
-        return assemble(self.sos, self.projection.apply(image_embeds))
-
-
-class MaskedTower(TransformersTower):
-    """The narrow vision encoder with an attention bias over keys, (N, 1 + P)."""
-
-    bias: Tensor
-
-    def self_attention(self, index: int, normed: Tensor) -> Tensor:
-        mask = self.bias[:, None, None].expand(-1, 1, normed.shape[1], -1)
-        return self.layers[index].self_attn(normed, attention_mask=mask)[0]
-
-
-@torch.no_grad()
-def masked_embeds(mini: Miniature, pictures: Tensor, masks: Tensor) -> Tensor:
-    """Image embeddings (N, 96) of what masks (N, 64, 64) leave to attention."""
-    scaled = F.interpolate(masks[:, None], (SIDE, SIDE), mode="bicubic", antialias=True)
-    tower = MaskedTower(mini.clip)
-    tower.bias = key_bias(patch_weights(scaled.clamp(0, 1)[:, 0], PATCH))
-    return encode_pictures(tower, preprocess(pictures))
-
-
-def cropped_embeds(mini: Miniature, pictures: Tensor, masks: Tensor) -> Tensor:
-    """Image embeddings (N, 96) of the squares around masks."""
-    parts = []
-    for picture, mask in zip(pictures, masks, strict=True):
-        rows, columns = square_around(mask)
-        parts.append(mini.image_embeds(picture[None, :, rows, columns]))
-    return torch.cat(parts)
 
 
 def right(pictures: Tensor, scenes: Scenes) -> Tensor:
@@ -157,40 +87,7 @@ def _blackened(pictures: Tensor) -> Tensor:
     return half
 
 
-# --- layout: entries as core's sampler weights them -----------------------------------------------
-
-Entry = tuple[Tensor, Tensor, slice]  # prompt (N, 77, 96), weight (h, w), columns of the latent
-
-
-@torch.no_grad()
-def draw_areas(mini: Miniature, entries: Sequence[Entry], noise: Tensor) -> Tensor:
-    """Pictures from prompts on areas, their predictions averaged by weight, as core does."""
-    null = mini.states([""])[0]
-    pictures = []
-    for start in range(0, len(noise), 50):
-        part = slice(start, start + 50)
-        solver = DPMSolverMultistepScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            timestep_spacing="trailing",
-            final_sigmas_type="zero",
-        )
-        solver.set_timesteps(STEPS)
-        latents = noise[part] * solver.init_noise_sigma
-        for t in solver.timesteps:
-            without = mini.unet(latents, t, null.expand(len(latents), -1, -1)).sample
-            total, weights = torch.zeros_like(latents), torch.zeros_like(latents)
-            for prompt, weight, columns in entries:
-                area = latents[..., columns].contiguous()
-                total[..., columns] += weight * mini.unet(area, t, prompt[part]).sample
-                weights[..., columns] += weight
-            with_ = total / weights
-            guided = without + GUIDANCE * (with_ - without)
-            latents = solver.step(guided, t, latents).prev_sample
-        output = mini.taesd.decode(latents * mini.latent_std).sample
-        pictures.append((output / 2 + 0.5).clamp(0, 1))
-    return torch.cat(pictures)
+# --- layout ---------------------------------------------------------------------------------------
 
 
 def wide_pairs(n: int, seed: int) -> tuple[Scenes, Scenes]:

@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..projection import ImageToPromptError
-from ..projection.prompt.block_weights import (
+from ...projection import ImageToPromptError
+from ...projection.prompt.block_weights import (
     PRESETS,
     BlockWeights,
     parse_block_weights,
     preset_weights,
 )
-from .host import api as host
-from .host.api import io
-from .host.block_hook import PARTS, BlockPatch, hook_group, with_hooks
-from .inputs.advice import with_advice
-from .inputs.checks import check_choice, check_conditioning, check_text
-from .types import CATEGORY
+from ..host import api as host
+from ..host.api import io
+from ..host.model.block_hook import PARTS, BlockPatch, hook_group, with_hooks
+from ..inputs.advice import with_advice
+from ..inputs.checks import check_choice, check_conditioning, check_text
+from ..types import CATEGORY
 
 CUSTOM = "custom"
 

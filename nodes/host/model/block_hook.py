@@ -13,7 +13,7 @@ import comfy.hooks
 import torch
 from torch import Tensor
 
-from ...projection.prompt.block_weights import BlockWeights
+from ....projection.prompt.block_weights import BlockWeights
 
 PARTS = ("keys and values", "keys", "values")
 

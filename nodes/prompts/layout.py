@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..projection import Projection
-from ..projection.prompt.conditioning import image_slots
-from ..projection.regions.tiles import Grid
-from .embed import check_pairing, entries
-from .host import api as host
-from .host.api import io
-from .host.vision import image_embeddings
-from .inputs.advice import with_advice
-from .inputs.checks import check_choice, check_number, check_projection, check_text, rgb
-from .inputs.layout_inputs import MODES, TILES, check_share, layout_inputs
-from .types import CATEGORY
+from ...projection import Projection
+from ...projection.prompt.conditioning import image_slots
+from ...projection.regions.tiles import Grid
+from ..host import api as host
+from ..host.api import io
+from ..host.vision import image_embeddings
+from ..inputs.advice import with_advice
+from ..inputs.checks import check_choice, check_number, check_projection, check_text, rgb
+from ..inputs.layout_inputs import MODES, TILES, check_share, layout_inputs
+from ..types import CATEGORY
+from .entries import check_pairing, entries
 
 # The host scales masks to the latent, whose longer side is rarely more than this.
 _MASK_SIDE = 256
