@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from image_to_prompt.workflows.authoring import notes
-from image_to_prompt.workflows.authoring.graph import Graph, Node, Output
+from image_to_prompt.workflows.authoring.format.graph import Graph, Node, Output
 
 HERE = Path(__file__).resolve().parents[1]
 
