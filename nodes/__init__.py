@@ -9,7 +9,7 @@ def extension() -> Any:
     """What ComfyUI loads: makes the folder kind known and lists the nodes."""
     from . import apply, embed, fit, load_save, refine
     from .host import api, files
-    from .prompts import blocks, layout
+    from .regions import blocks, layout
 
     files.register_projections_folder()
     modules = (load_save, embed, layout, blocks, refine, fit, apply)

@@ -30,7 +30,7 @@ from .inputs.embed_inputs import CROPS, IMAGES, MASK_USES, TRAVEL, WHOLE, embed_
 from .inputs.frames import by_row, parse_frames
 from .inputs.lists import as_list, mapped
 from .inputs.masks import masked, masks_for
-from .prompts.entries import check_pairing, entries
+from .prompts.rows import check_pairing, entries
 from .types import CATEGORY
 
 

@@ -18,7 +18,7 @@ from ..inputs.advice import with_advice
 from ..inputs.checks import check_choice, check_number, check_projection, check_text, rgb
 from ..inputs.layout_inputs import MODES, TILES, check_share, layout_inputs
 from ..types import CATEGORY
-from .entries import check_pairing, entries
+from ..prompts.rows import check_pairing, entries
 
 # The host scales masks to the latent, whose longer side is rarely more than this.
 _MASK_SIDE = 256

@@ -1,1 +1,0 @@
-"""Prompts as CONDITIONING: their entries, and the nodes that place and weight them."""
