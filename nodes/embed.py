@@ -21,7 +21,9 @@ from ..projection import (
     apply_strength,
     condition,
     has_words,
-    spherical_mean,
+    shared_slots,
+    weighted,
+    weighted_mean,
 )
 from ..projection.closed_form.clip_identity import fingerprint
 from .host import api as host
@@ -37,8 +39,9 @@ from .inputs.checks import (
     parse_weights,
     rgb,
 )
-from .inputs.embed_inputs import CROPS, IMAGES, embed_inputs
+from .inputs.embed_inputs import CROPS, FROM_ALL, IMAGES, SLOTS, embed_inputs
 from .inputs.lists import as_list, mapped
+from .prompts.entries import entries_of, prompt_of
 from .types import CATEGORY
 
 log = logging.getLogger(__name__)
@@ -101,10 +104,10 @@ class ImageToPromptEmbed(io.ComfyNode):
 def _items(lists: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The inputs of each CONDITIONING; `image` are the pictures and batches that it is made from.
 
-    "one prompt from all" takes the whole list of pictures, which then counts as one item.
+    An option of FROM_ALL takes the whole list of pictures, which then counts as one item.
     """
     alone = {name: values for name, values in lists.items() if name != "image"}
-    from_all = [isinstance(value, str) and value == IMAGES[1] for value in lists["images"]]
+    from_all = [isinstance(value, str) and value in FROM_ALL for value in lists["images"]]
     for item in mapped({**(alone if all(from_all) else lists), "whole": from_all}):
         whole = item.pop("whole")
         yield {**item, "image": lists["image"] if whole else [item["image"]]}
@@ -126,7 +129,7 @@ def _prompt(
     """One CONDITIONING of pictures and batches whose sizes may differ."""
     check_choice(crop, CROPS, "crop")
     check_choice(blend, BLENDS, "blend")
-    from_all = check_choice(images, IMAGES, "images") == IMAGES[1]
+    from_all = check_choice(images, IMAGES, "images") in FROM_ALL
     check_number(text_weight, "text_weight")
     check_number(strength, "strength")
     check_text(text, "text")
@@ -136,8 +139,12 @@ def _prompt(
 
     found = image_embeddings(clip_vision, pictures, crop, projection.vision)
     embeddings = torch.cat([projection.apply(v) for v in found])
+    if images == SLOTS:
+        sharing, shares = weighted(embeddings, weights, projection.common)
+        prompt = prompt_of(projection, sharing, shared_slots(shares))
+        return entries_of(prompt, clip, text, text_weight, strength, blend)
     if from_all:
-        embeddings = spherical_mean(embeddings, weights, projection.common)
+        embeddings = weighted_mean(embeddings, weights, projection.common)
     encoded = host.encode_text(clip, text)
     null = _null_prompt(clip, encoded, strength)
     shared = (encoded.eos, embeddings, text_weight, blend, strength, projection.centred)

@@ -6,7 +6,9 @@ from ...projection import BLENDS, PAPER_TEXT_WEIGHT
 from ..host.api import io
 from ..types import PROJECTION
 
-IMAGES = ("one prompt per image", "one prompt from all")
+SLOTS = "one prompt from all, slots shared"
+IMAGES = ("one prompt per image", "one prompt from all", SLOTS)
+FROM_ALL = (IMAGES[1], SLOTS)  # these take every picture of a batch or list
 CROPS = ("center", "none")
 
 
@@ -69,7 +71,8 @@ def embed_inputs() -> list[io.Input]:
             default=IMAGES[0],
             tooltip=(
                 "For a batch. one prompt per image: image i steers latent i of the batch. "
-                "one prompt from all: their mean, one prompt for everything."
+                "one prompt from all: their mean, one prompt for everything. slots shared: each "
+                "picture keeps its own meaning in its share of the prompt's 76 slots."
             ),
         ),
         io.Combo.Input(
@@ -97,8 +100,9 @@ def embed_inputs() -> list[io.Input]:
             default="",
             optional=True,
             tooltip=(
-                "For 'one prompt from all': a number for each image, like '1, 0.5, 2'. Higher "
-                "counts more, 0 leaves an image out. Empty: all equal."
+                "For 'one prompt from all' and its slots: a number for each image, like '1, 0.5, "
+                "2'. Higher counts more, 0 leaves an image out, below 0 takes it away from the "
+                "others. Empty: all equal."
             ),
         ),
     ]
