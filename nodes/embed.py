@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..projection import BLENDS, Projection, spherical_mean
+from ..projection import BLENDS, Projection, shared_slots, weighted, weighted_mean
 from ..projection.prompt.travel import check_frames, travel
 from .host import api as host
 from .host.api import io
@@ -26,10 +26,20 @@ from .inputs.checks import (
     parse_weights,
     rgb,
 )
-from .inputs.embed_inputs import CROPS, IMAGES, MASK_USES, TRAVEL, WHOLE, embed_inputs
+from .inputs.embed_inputs import (
+    CROPS,
+    FROM_ALL,
+    IMAGES,
+    MASK_USES,
+    SLOTS,
+    TRAVEL,
+    WHOLE,
+    embed_inputs,
+)
 from .inputs.frames import by_row, parse_frames
 from .inputs.lists import as_list, mapped
 from .inputs.masks import masked, masks_for
+from .prompts.entries import entries_of, prompt_of
 from .prompts.rows import check_pairing, entries
 from .types import CATEGORY
 
@@ -140,13 +150,17 @@ def _prompt(
     if mode == TRAVEL:
         check_frames(keys, len(pictures))
         rows = [(name, by_row(values, keys[-1] + 1, name)) for name, values in rows]
-    weights = parse_weights(image_weights) if mode == IMAGES[1] else None
+    weights = parse_weights(image_weights) if mode in FROM_ALL else None
 
     parts, masks = masked(pictures, masks_for(mask, pictures), mask_use)
     found = image_embeddings(clip_vision, parts, crop, projection.vision, masks)
     embeddings = torch.cat([projection.apply(v) for v in found])
+    if mode == SLOTS:
+        sharing, shares = weighted(embeddings, weights, projection.common)
+        prompt = prompt_of(projection, sharing, shared_slots(shares))
+        return entries_of(prompt, clip, text, text_weight[0], strength[0], blend)
     if mode == IMAGES[1]:
-        embeddings = spherical_mean(embeddings, weights, projection.common)
+        embeddings = weighted_mean(embeddings, weights, projection.common)
     if mode == TRAVEL:
         embeddings = travel(embeddings, keys, projection.common)
     factors = list(zip(*(values for _, values in rows), strict=True))

@@ -19,6 +19,9 @@ from .closed_form.centred import (
 )
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import METHODS, Decomposition, Inverse, decompose, invert, portable_cutoff
+from .concepts.concept import Concept
+from .concepts.mixing import only, swap, without
+from .concepts.words import CONCEPTS, words_of
 from .config.presets import FIT, REFINE, TEXT_ONLY, training_config
 from .config.recipe import Recipe
 from .config.training_config import (
@@ -54,12 +57,20 @@ from .prompt.conditioning import (
     has_words,
     image_slots,
 )
+from .prompt.slots import (
+    SlotPrompt,
+    shared_slots,
+    slot_conditioning,
+    weighted,
+    weighted_mean,
+)
 from .prompt.spherical_mean import spherical_mean
 from .regression.captions import broad_captions, captions, phrases, vocabulary_words
 from .regression.text_regression import fit_from_text, text_projection_of
 from .storage.any_file import content_hash, load_file, load_weights
 from .storage.clip_file import ClipProjections, read_clip_projections
 from .storage.projection_file import is_projection, load_projection, save_projection
+from .storage.prompt_file import load_prompt, save_prompt
 from .training.loops import fit, refine
 from .training.trainer import Progress, Trainer
 
@@ -70,6 +81,7 @@ recipe = training_config
 
 __all__ = [
     "BLENDS",
+    "CONCEPTS",
     "FIT",
     "METHODS",
     "MIN_PICTURES",
@@ -83,6 +95,7 @@ __all__ = [
     "Centred",
     "ClipIdentity",
     "ClipProjections",
+    "Concept",
     "CrossAttention",
     "Decomposition",
     "DeepPrompts",
@@ -107,6 +120,7 @@ __all__ = [
     "Recipe",
     "Residual",
     "ResidualConfig",
+    "SlotPrompt",
     "Texts",
     "Trainer",
     "TrainingConfig",
@@ -137,9 +151,11 @@ __all__ = [
     "load_checkpoint",
     "load_file",
     "load_projection",
+    "load_prompt",
     "load_weights",
     "lora_state",
     "null_prompt",
+    "only",
     "phrases",
     "picture_direction",
     "portable_cutoff",
@@ -149,9 +165,17 @@ __all__ = [
     "refine",
     "save_checkpoint",
     "save_projection",
+    "save_prompt",
+    "shared_slots",
+    "slot_conditioning",
     "spherical_mean",
+    "swap",
     "text_projection_of",
     "training_config",
     "visual_direction",
     "vocabulary_words",
+    "weighted",
+    "weighted_mean",
+    "without",
+    "words_of",
 ]

@@ -27,6 +27,10 @@ ADVICE = MappingProxyType(
             "ones; check the text encoder (socket clip)."
         ),
         "clip file": CLIP_FILE,
+        "concept words": (
+            "Give at least 3 different words of one kind on ImageToPromptMix (words), such as: "
+            "oak, birch, pine."
+        ),
         "cutoff": "Lower the cutoff on LoadProjection, or set it to 0 for automatic.",
         "frames": "Correct frames on ImageToPromptEmbed: one for each picture, in rising order.",
         "image": "Check the picture (socket image) and the CLIP vision model for NaN.",
@@ -46,6 +50,12 @@ ADVICE = MappingProxyType(
         ),
         "projection file": (
             "The projection file is damaged: make it anew with LoadProjection and SaveProjection."
+        ),
+        "prompt file": (
+            "Choose a file in models/prompts that Save Prompt wrote, or save the prompt again."
+        ),
+        "prompt to save": (
+            "Connect the CONDITIONING that the projection made (sockets conditioning, projection)."
         ),
         "saved projection": "Save the projection again with SaveProjection.",
         "text encoder": "Connect the CLIP of an SD 1.x checkpoint (socket clip).",

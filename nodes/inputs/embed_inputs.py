@@ -6,14 +6,17 @@ from ...projection import BLENDS, PAPER_TEXT_WEIGHT
 from ..host.api import io
 from ..types import PROJECTION
 
+SLOTS = "one prompt from all, slots shared"
 TRAVEL = "travel between images"
-IMAGES = ("one prompt per image", "one prompt from all", TRAVEL)
+IMAGES = ("one prompt per image", "one prompt from all", SLOTS, TRAVEL)
+FROM_ALL = (IMAGES[1], SLOTS)  # these take every picture of a batch or list
 CROPS = ("center", "none")
 MASK_USES = ("hide the rest", "crop to mask")
 # What an option of `images` takes as a whole list; other lists give one CONDITIONING an item.
 WHOLE = {
     IMAGES[0]: (),
     IMAGES[1]: ("image", "mask"),
+    SLOTS: ("image", "mask"),
     TRAVEL: ("image", "mask", "text_weight", "strength"),
 }
 
@@ -114,8 +117,9 @@ def _first_inputs() -> list[io.Input]:
             default=IMAGES[0],
             tooltip=(
                 "For a batch. one prompt per image: image i steers latent i of the batch. "
-                "one prompt from all: their mean, one prompt for everything. travel between "
-                "images: one row a frame, from picture to picture, see frames."
+                "one prompt from all: their mean, one prompt for everything. slots shared: each "
+                "picture keeps its own meaning in its share of the prompt's 76 slots. travel "
+                "between images: one row a frame, from picture to picture, see frames."
             ),
         ),
         io.Combo.Input(
@@ -143,8 +147,9 @@ def _first_inputs() -> list[io.Input]:
             default="",
             optional=True,
             tooltip=(
-                "For 'one prompt from all': a number for each image, like '1, 0.5, 2'. Higher "
-                "counts more, 0 leaves an image out. Empty: all equal."
+                "For 'one prompt from all' and its slots: a number for each image, like '1, 0.5, "
+                "2'. Higher counts more, 0 leaves an image out, below 0 takes it away from the "
+                "others. Empty: all equal."
             ),
         ),
     ]

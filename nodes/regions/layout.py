@@ -17,8 +17,8 @@ from ..host.vision import image_embeddings
 from ..inputs.advice import with_advice
 from ..inputs.checks import check_choice, check_number, check_projection, check_text, rgb
 from ..inputs.layout_inputs import MODES, TILES, check_share, layout_inputs
-from ..types import CATEGORY
 from ..prompts.rows import check_pairing, entries
+from ..types import CATEGORY
 
 # The host scales masks to the latent, whose longer side is rarely more than this.
 _MASK_SIDE = 256

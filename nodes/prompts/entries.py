@@ -1,0 +1,69 @@
+"""CONDITIONING of a prompt and a text, as the user's CLIP encodes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...projection import (
+    ImageToPromptError,
+    Projection,
+    SlotPrompt,
+    apply_strength,
+    has_words,
+    slot_conditioning,
+)
+from ...projection.prompt.conditioning import CHUNK
+from ..host import api as host
+
+
+def prompt_of(
+    projection: Projection, embeddings: Tensor, slots: Tensor | None = None
+) -> SlotPrompt:
+    """The prompt of prompt embeddings (K, D).
+
+    slots: (B, 77), which of them each slot holds; None: B = K, each alone.
+    """
+    if slots is None:
+        slots = torch.arange(len(embeddings))[:, None].expand(-1, CHUNK)
+    gap = 0.0 if projection.centred is None else projection.centred.gap
+    return SlotPrompt(embeddings, slots, projection.encoder, projection.common, gap)
+
+
+def entries_of(
+    prompt: SlotPrompt, clip: Any, text: str, text_weight: float, strength: float, blend: str
+) -> list:
+    """One CONDITIONING; more than one entry only where hooks schedule the text encoder."""
+    encoded, empty = host.encode_text(clip, text), None
+    short = prompt.slots.shape[1] // CHUNK - len(encoded.eos)
+    if short > 0 or (strength != 1 and has_words(encoded.eos)):
+        empty = host.encode_text(clip, "")
+    padded = [*encoded.eos, *[1] * max(0, short)]
+    found = []
+    for index, (states, extras) in enumerate(encoded.entries):
+        null = states if empty is None else empty.entries[index][0]
+        if short > 0:
+            # An empty text is one chunk; a saved prompt of a long text has more.
+            states = torch.cat([states, null.repeat(1, short, 1)], dim=1)
+        made = slot_conditioning(_on(prompt, states), states, padded, text_weight, blend)
+        made = _finite(apply_strength(made, null[:, :CHUNK], strength), text_weight, strength)
+        # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
+        found.append([made, {**extras, "pooled_output": made[:, encoded.eos[0]]}])
+    return found
+
+
+def _on(prompt: SlotPrompt, states: Tensor) -> SlotPrompt:
+    return replace(prompt, vectors=prompt.vectors.to(states))
+
+
+def _finite(conditioning: Tensor, text_weight: float, strength: float) -> Tensor:
+    if not torch.isfinite(conditioning).all():
+        raise ImageToPromptError(
+            "a conditioning of finite numbers",
+            f"infinite or NaN ones for text_weight {text_weight} and strength {strength}",
+            "Lower text_weight and strength, and check the text encoder for NaN (socket clip).",
+        )
+    return conditioning
