@@ -60,7 +60,10 @@ def right(pictures: Tensor, scenes: Scenes) -> Tensor:
     return found["shape"] & found["figure_colour"]
 
 
-def masks_table(bench: Bench, n: int, seed: int) -> None:
+Wanted = Callable[[str], bool]  # whether a row is asked for, by its name
+
+
+def masks_table(bench: Bench, n: int, seed: int, wanted: Wanted) -> None:
     """The masked figure of a pair, drawn alone: right shape and colour."""
     mini, pairs = bench.mini, sample_pairs(n, generator_of(71, seed))
     pictures, noise = render_pairs(pairs), noise_of(720 + seed, n)
@@ -77,6 +80,8 @@ def masks_table(bench: Bench, n: int, seed: int) -> None:
         "the other half black": lambda: mini.image_embeds(_blackened(pictures)),
     }
     for name, embeds in rows.items():
+        if not wanted(name):
+            continue
         drawn = mini.draw(bench.prompt(embeds()), noise)
         print(f"{name:42} {show(share(right(drawn, pairs.left)))}", flush=True)
 
@@ -97,7 +102,7 @@ def wide_pairs(n: int, seed: int) -> tuple[Scenes, Scenes]:
     return left, Scenes(**vars(other) | {"figure": figure, "ground": left.ground})
 
 
-def layout_table(bench: Bench, n: int, seed: int) -> None:
+def layout_table(bench: Bench, n: int, seed: int, wanted: Wanted) -> None:
     """Pairs on wide pictures: both figures right in any order, both in their place, grounds."""
     mini, scenes = bench.mini, wide_pairs(n, seed)
     halves = [render(each) for each in scenes]
@@ -119,10 +124,12 @@ def layout_table(bench: Bench, n: int, seed: int) -> None:
         "slots": [(slots, *everywhere)],
         "the whole picture alone": [(whole, *everywhere)],
     }
-    alone = [mini.draw(p, noise[..., s : s + 8]) for p, s in zip(tiles, (0, 8), strict=True)]
-    _print_pairs("each tile drawn alone, put together", torch.cat(alone, dim=-1), scenes)
     for name, entries in rows.items():
-        _print_pairs(name, draw_areas(mini, entries, noise), scenes)
+        if wanted(name):
+            _print_pairs(name, draw_areas(mini, entries, noise), scenes)
+    if wanted("each tile drawn alone, put together"):
+        alone = [mini.draw(p, noise[..., s : s + 8]) for p, s in zip(tiles, (0, 8), strict=True)]
+        _print_pairs("each tile drawn alone, put together", torch.cat(alone, dim=-1), scenes)
 
 
 def _print_pairs(name: str, drawn: Tensor, scenes: tuple[Scenes, Scenes]) -> None:
@@ -158,7 +165,7 @@ def block_prompts(mini: Miniature, prompts: dict[str, Tensor]) -> Iterator[None]
         yield
 
 
-def blocks_table(bench: Bench, n: int, seed: int) -> None:
+def blocks_table(bench: Bench, n: int, seed: int, wanted: Wanted) -> None:
     """Pictures in some blocks, a caption of another scene in the others."""
     mini, noise = bench.mini, noise_of(850 + seed, n)
     scenes, others = (sample(n, "all", generator_of(86, 10 * seed + k)) for k in (0, 1))
@@ -178,6 +185,8 @@ def blocks_table(bench: Bench, n: int, seed: int) -> None:
     sets |= {"all but composition": tuple(b for b in BLOCKS if b not in COMPOSITION)}
     sets |= {"all (picture)": tuple(BLOCKS)}
     for name, mine in sets.items():
+        if not wanted(name):
+            continue
         drawn = []
         for part in torch.arange(n).split(50):
             with block_prompts(mini, {block: picture[part] for block in mine}):
@@ -197,7 +206,7 @@ def _print_sources(name: str, found: object, scenes: Scenes, others: Scenes) -> 
 # --- travel ---------------------------------------------------------------------------------------
 
 
-def travel_table(bench: Bench, n: int, seed: int) -> None:
+def travel_table(bench: Bench, n: int, seed: int, wanted: Wanted) -> None:
     """From one picture to another in four steps: shape and colours of the first and the second."""
     mini, common = bench.mini, bench.projection.common
     scenes = [sample(n, "all", generator_of(88, 10 * seed + k)) for k in (0, 1)]
@@ -208,7 +217,7 @@ def travel_table(bench: Bench, n: int, seed: int) -> None:
     falls = (directions @ directions[:, 0, :, None])[..., 0].diff(dim=1) < 0
     print(f"cosine to the first falls at every step: {show(share(falls.all(dim=1)))}")
     noise = noise_of(890 + seed, n)
-    for frame in range(5):
+    for frame in filter(lambda frame: wanted(f"frame {frame}"), range(5)):
         drawn = read(mini.draw(assemble(bench.sos, ways[:, frame]), noise))
         cells = []
         for each in scenes:
@@ -230,13 +239,18 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=500, help="pictures or pairs a row")
     parser.add_argument("--seed", type=int, default=2, help="1 is the development split")
     parser.add_argument("--only", nargs="*", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--rows", nargs="*", help="only rows whose names begin so")
     parser.add_argument("--paper", action="store_true", help="the paper's closed form, gap 0")
     options = parser.parse_args()
     bench = Bench.make(options.paper)
+
+    def wanted(name: str) -> bool:
+        return options.rows is None or name.startswith(tuple(options.rows))
+
     for name in options.only:
         clock = time.monotonic()
         print(f"\n{name}, n = {options.n}, seed {options.seed}")
-        TABLES[name](bench, options.n, options.seed)
+        TABLES[name](bench, options.n, options.seed, wanted)
         print(f"{time.monotonic() - clock:.0f} s")
 
 
