@@ -123,7 +123,7 @@ NODE_SPECS: Mapping[str, NodeSpec] = MappingProxyType(
                 "frames": "",
             },
             pack=OURS,
-            size=(400, 400),
+            size=(400, 385),
         ),
         "ImageToPromptLayout": NodeSpec(
             "Image To Prompt Layout",
