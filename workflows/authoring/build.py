@@ -201,6 +201,23 @@ def refine_and_edit() -> Graph:
     return graph.finish_trained(refined, picture, "refine_and_edit", text="in the snow")
 
 
+def mix_two_pictures() -> Graph:
+    """One picture with the style of another."""
+    graph = Sd1(notes.MIX_TWO_PICTURES)
+    first, second = graph.picture(0), graph.picture(1)
+    prompt = graph.add(
+        "ImageToPromptMix",
+        (PROMPT, 0),
+        projection=graph.projection.out(),
+        clip=graph.checkpoint.out(1),
+        clip_vision=graph.clip_vision.out(),
+        image_a=first.out(),
+        image_b=second.out(),
+    )
+    negative = graph.add("CLIPTextEncode", (PROMPT, 540), clip=graph.checkpoint.out(1))
+    return graph.finish(prompt, negative, "mix_two_pictures")
+
+
 def layout() -> Graph:
     """The tiles of a wide picture, each on its part of the canvas."""
     graph = Sd1(notes.LAYOUT)
@@ -240,6 +257,7 @@ GRAPHS: tuple[Callable[[], Graph], ...] = (
     use_a_fit,
     refine_and_vary,
     refine_and_edit,
+    mix_two_pictures,
     layout,
     blocks,
 )

@@ -99,6 +99,17 @@ As *refine_and_vary*, with a text that changes what was learnt.
 - If too little of the picture is left, lower **text_weight**.
 {_FILES}"""
 
+MIX_TWO_PICTURES = f"""## One picture with the style of another
+
+The upper picture keeps all but its style, which comes from the lower one.
+
+- **concept**: style, colours, place or subject; `own words` takes what your list in **words**
+  names, like `oak, birch, pine, beech, willow`.
+- **mode** `only this`: the upper picture's style alone, for a **text** that names the rest.
+  `all but this`: the upper picture without it. Neither needs the lower picture.
+- **amount**: lower it to keep more of the upper picture.
+{_FILES}"""
+
 LAYOUT = f"""## What stands where
 
 The picture is cut into tiles; each tile's prompt acts on its part of the canvas, with the prompt

@@ -46,6 +46,11 @@ def _run(options: argparse.Namespace) -> int:
             tables = []
     if tables:
         rows.write(tables)
+    if options.files is not None:
+        from .prompt_files import write_prompts
+
+        written = write_prompts(rows.embeddings(), choice.loaded_projection(), options.files)
+        print(f"{written} prompt files written to {options.files}", file=sys.stderr)
     seconds = time.monotonic() - began
     print(f"{done - broken} of {len(jobs)} embedded in {seconds:.0f} s", file=sys.stderr)
     if there:
