@@ -79,10 +79,10 @@ def great_circle(start: Tensor, end: Tensor, t: float) -> Tensor:
             "embeddings that point in opposite directions",
             "Put another key picture between them.",
         )
-    shares = (1 - t, t)
+    near, far = 1 - t, t
     if angle > _TINY:
-        shares = tuple(math.sin(share * angle) / math.sin(angle) for share in shares)
-    direction = shares[0] * a + shares[1] * b
+        near, far = (math.sin(share * angle) / math.sin(angle) for share in (near, far))
+    direction = near * a + far * b
     return torch.lerp(lengths[0], lengths[1], t) * direction / direction.norm()
 
 
