@@ -22,7 +22,7 @@ from image_to_prompt.workflows.comfyui import hosts, server
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
 STEERED = ("edit", "refine_and_edit")  # workflows with a text
-WIDE = {"two_regions": 128}  # two squares side by side
+WIDE = {"two_regions": 128, "layout": 128}  # two squares side by side
 COLOURS = ("red", "green", "blue", "yellow", "purple", "aqua", "black", "white")
 FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does
 
