@@ -94,9 +94,11 @@ class ImageToPromptMix(io.ComfyNode):
 
         embeds = [_embeds(projection, clip_vision, batch, crop) for batch in pictures]
         if amount > 0:
-            found = _concept(projection, clip, listed)
-            embeds = [_mixed(projection, clip_vision, embeds, found, mode, amount)]
-        prompt = prompt_of(projection, projection.apply(embeds[0]))
+            part = _concept(projection, clip, listed)
+            embeds = [_mixed(projection, clip_vision, embeds, part, mode, amount)]
+        # One by one, as Image To Prompt Embed does: a batch differs in the last bits.
+        found = torch.cat([projection.apply(v) for v in embeds[0].split(1)])
+        prompt = prompt_of(projection, found)
         return io.NodeOutput(entries_of(prompt, clip, text, text_weight, strength, blend))
 
 

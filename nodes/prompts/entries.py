@@ -38,25 +38,29 @@ def entries_of(
 ) -> list:
     """One CONDITIONING; more than one entry only where hooks schedule the text encoder."""
     encoded, empty = host.encode_text(clip, text), None
-    short = prompt.slots.shape[1] // CHUNK - len(encoded.eos)
-    if short > 0 or (strength != 1 and has_words(encoded.eos)):
+    chunks = len(encoded.eos)
+    if strength != 1 and has_words(encoded.eos):
         empty = host.encode_text(clip, "")
-    padded = [*encoded.eos, *[1] * max(0, short)]
     found = []
     for index, (states, extras) in enumerate(encoded.entries):
         null = states if empty is None else empty.entries[index][0]
-        if short > 0:
-            # An empty text is one chunk; a saved prompt of a long text has more.
-            states = torch.cat([states, null.repeat(1, short, 1)], dim=1)
-        made = slot_conditioning(_on(prompt, states), states, padded, text_weight, blend)
+        first = replace(prompt, slots=prompt.slots[:, : CHUNK * chunks])
+        made = slot_conditioning(first, states, encoded.eos, text_weight, blend)
+        made = torch.cat([made, _rest(prompt, chunks, states)], dim=1)
         made = _finite(apply_strength(made, null[:, :CHUNK], strength), text_weight, strength)
         # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
         found.append([made, {**extras, "pooled_output": made[:, encoded.eos[0]]}])
     return found
 
 
-def _on(prompt: SlotPrompt, states: Tensor) -> SlotPrompt:
-    return replace(prompt, vectors=prompt.vectors.to(states))
+def _rest(prompt: SlotPrompt, chunks: int, states: Tensor) -> Tensor:
+    """What a saved prompt of more chunks than the text holds in those, (B, 77 m, D).
+
+    It was saved with a longer text in it; no text joins it there.
+    """
+    rest = prompt.vectors.to(states)[prompt.slots[:, CHUNK * chunks :]]
+    rest[:, ::CHUNK] = states[0, 0]
+    return rest
 
 
 def _finite(conditioning: Tensor, text_weight: float, strength: float) -> Tensor:

@@ -128,7 +128,7 @@ BAD = {
     "amount": ({"amount": 1.5}, "amount from 0 to 1"),
     "NaN amount": ({"amount": float("nan")}, "finite amount"),
     "two words": ({"words": "oak, birch"}, "at least 3 different words"),
-    "no words": ({"words": ""}, "own words"),
+    "no words": ({"words": ""}, "at least 3 different words"),
     "words no text": ({"words": 3}, "words as a text"),
     "blend": ({"blend": "other"}, "blend among"),
     "crop": ({"crop": "other"}, "crop among"),
@@ -140,8 +140,8 @@ BAD = {
 def test_bad_input_is_one_clear_error(host, models, projection, pictures, name):
     changes, says = BAD[name]
     changes = {"a": pictures[:2], "b": pictures[2:], **changes}
-    b = pictures if changes["b"] == 3 else changes["b"]
-    changes.pop("b")
+    b = changes.pop("b")
+    b = pictures if isinstance(b, int) else b
     with pytest.raises(ImageToPromptError) as caught:
         mix(host, projection, models, changes.pop("a"), b, **changes)
     assert says in str(caught.value) or (says == "own words" and "words" in str(caught.value))
@@ -218,6 +218,16 @@ def test_a_prompt_with_a_long_text_comes_back(host, models, projection, pictures
     made = run(host, projection, models, pictures[:1], LONG)
     found = load(host, models, saved(made, "long"))
     assert torch.equal(found[0][0], made[0][0])
+
+
+def test_a_short_text_joins_the_first_chunk_of_a_long_prompt(
+    host, models, projection, pictures, saved
+):
+    made = run(host, projection, models, pictures[:1], LONG)
+    file = saved(made, "longer")
+    found, plain = load(host, models, file, "a dog"), load(host, models, file)
+    assert torch.equal(found[0][0][:, 77:], plain[0][0][:, 77:])
+    assert not torch.equal(found[0][0][:, :77], plain[0][0][:, :77])
 
 
 def test_what_is_no_single_entry_is_not_saved(host, projection):
