@@ -3,6 +3,8 @@
 # ruff: noqa: F811  fixtures of another module
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -21,7 +23,9 @@ from image_to_prompt.tests.host.test_published_arithmetic import (  # noqa: F401
 )
 
 
+@pytest.fixture(scope="module")
 def outputs(host, models, projection, pictures, prompts):
+    """A CONDITIONING of each kind."""
     picture, base, _ = prompts
     travel = {"images": "travel between images", "frames": "0, 1, 3"}
     mask = torch.ones(1, 224, 224)
@@ -39,15 +43,16 @@ def outputs(host, models, projection, pictures, prompts):
 def core_nodes():
     import nodes
 
+    late = partial(nodes.ConditioningSetTimestepRange().set_range, start=0.5, end=1.0)
     mask = torch.zeros(1, 128, 128)
     mask[:, :64] = 1
     return {
         "Combine": lambda c, o: nodes.ConditioningCombine().combine(c, o)[0],
         "SetMask": lambda c, o: nodes.ConditioningSetMask().append(c, mask, "default", 0.8)[0],
         "SetArea": lambda c, o: nodes.ConditioningSetArea().append(c, 64, 64, 0, 0, 1.0)[0],
-        "SetTimestepRange": lambda c, o: nodes.ConditioningSetTimestepRange().set_range(c, 0, 0.5)[
-            0
-        ],
+        "SetTimestepRange": lambda c, o: nodes.ConditioningSetTimestepRange().set_range(
+            c, 0.5, 1.0
+        )[0],
         "Average": lambda c, o: nodes.ConditioningAverage().addWeighted(c, o, 0.7)[0],
         "Concat": lambda c, o: nodes.ConditioningConcat().concat(c, o)[0],
     }
@@ -56,19 +61,41 @@ def core_nodes():
 NAMES = ("Combine", "SetMask", "SetArea", "SetTimestepRange", "Average", "Concat")
 
 
+@pytest.fixture(scope="module")
+def plain(outputs, unet, prompts):
+    """What each of them samples as it is, in one step."""
+    return {kind: one_step(unet, each, prompts[2]) for kind, each in outputs.items()}
+
+
+def one_step(unet, conditioning, negative):
+    return sampled(unet, conditioning, negative, steps=1, batch=conditioning[0][0].shape[0])
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_cores_nodes_act_on_every_output(host, models, projection, pictures, unet, prompts, name):
+def test_cores_nodes_act_on_every_output(outputs, plain, unet, prompts, name):
     other = prompts[2]
-    for kind, conditioning in outputs(host, models, projection, pictures, prompts).items():
+    for kind, conditioning in outputs.items():
         rows = conditioning[0][0].shape[0]
         # As core asks of any batch: Concat joins rows with rows.
         given = [[other[0][0].expand(rows, -1, -1), other[0][1]]] if name == "Concat" else other
         with torch.inference_mode():
             changed = core_nodes()[name](conditioning, given)
-        found = sampled(unet, changed, other, cfg=2.0, batch=rows)
-        plain = sampled(unet, conditioning, other, cfg=2.0, batch=rows)
+        found = one_step(unet, changed, other)
         assert torch.isfinite(found).all(), kind
-        assert not torch.allclose(found, plain, atol=1e-4), kind
+        assert not torch.allclose(found, plain[kind], atol=1e-4), kind
+
+
+@pytest.mark.parametrize("kind", ["layout", "blocks"])
+def test_areas_and_hooks_stay_beside_a_negative(outputs, unet, prompts, kind):
+    """Core gives the negative each area of the positive; guidance 2 in one step."""
+    other = prompts[2]
+    alone = one_step(unet, outputs[kind], other), one_step(unet, other, other)
+    found = sampled(unet, outputs[kind], other, cfg=2.0, steps=1)
+    assert torch.isfinite(found).all()
+    if kind == "blocks":  # without areas both are sampled whole
+        assert torch.allclose(found, alone[1] + 2 * (alone[0] - alone[1]), atol=1e-3)
+    else:
+        assert not torch.allclose(found, alone[0], atol=1e-3)
 
 
 def test_context_windows_take_each_frame_its_row(host, models, projection, pictures, unet, prompts):
