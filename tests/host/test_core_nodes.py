@@ -3,8 +3,6 @@
 # ruff: noqa: F811  fixtures of another module
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -43,7 +41,6 @@ def outputs(host, models, projection, pictures, prompts):
 def core_nodes():
     import nodes
 
-    late = partial(nodes.ConditioningSetTimestepRange().set_range, start=0.5, end=1.0)
     mask = torch.zeros(1, 128, 128)
     mask[:, :64] = 1
     return {
