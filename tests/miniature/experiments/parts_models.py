@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from diffusers import DPMSolverMultistepScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from image_to_prompt.projection import (
     PICTURES_SHARE,
@@ -94,8 +94,9 @@ Entry = tuple[Tensor, Tensor, slice]  # prompt (N, 77, 96), weight (h, w), colum
 
 @torch.no_grad()
 def draw_areas(mini: Miniature, entries: Sequence[Entry], noise: Tensor) -> Tensor:
-    """Pictures from prompts on areas, their predictions averaged by weight, as core does."""
-    null = mini.states([""])[0]
+    """Pictures from prompts on areas, as core's sampler averages them; the negative is empty."""
+    null = mini.states([""])[0].expand(len(noise), -1, -1)
+    whole = (null, torch.ones(noise.shape[-2:]), slice(0, noise.shape[-1]))
     pictures = []
     for start in range(0, len(noise), 50):
         part = slice(start, start + 50)
@@ -109,15 +110,32 @@ def draw_areas(mini: Miniature, entries: Sequence[Entry], noise: Tensor) -> Tens
         solver.set_timesteps(STEPS)
         latents = noise[part] * solver.init_noise_sigma
         for t in solver.timesteps:
-            without = mini.unet(latents, t, null.expand(len(latents), -1, -1)).sample
-            total, weights = torch.zeros_like(latents), torch.zeros_like(latents)
-            for prompt, weight, columns in entries:
-                area = latents[..., columns].contiguous()
-                total[..., columns] += weight * mini.unet(area, t, prompt[part]).sample
-                weights[..., columns] += weight
-            with_ = total / weights
-            guided = without + GUIDANCE * (with_ - without)
+            negative = _averaged(mini.unet, latents, t, [whole, *_negatives(entries, null)], part)
+            positive = _averaged(mini.unet, latents, t, entries, part)
+            guided = negative + GUIDANCE * (positive - negative)
             latents = solver.step(guided, t, latents).prev_sample
         output = mini.taesd.decode(latents * mini.latent_std).sample
         pictures.append((output / 2 + 0.5).clamp(0, 1))
     return torch.cat(pictures)
+
+
+def _negatives(entries: Sequence[Entry], null: Tensor) -> list[Entry]:
+    """Core gives the negative every area of the positive, with its mask and strength."""
+    width = max(columns.stop for _, _, columns in entries)
+    return [
+        (null, weight, columns)
+        for _, weight, columns in entries
+        if columns.stop - columns.start < width
+    ]
+
+
+def _averaged(
+    unet: nn.Module, latents: Tensor, t: Tensor, entries: Sequence[Entry], part: slice
+) -> Tensor:
+    """Predictions of prompts on their areas, averaged by weight."""
+    total, weights = torch.zeros_like(latents), torch.zeros_like(latents)
+    for prompt, weight, columns in entries:
+        area = latents[..., columns].contiguous()
+        total[..., columns] += weight * unet(area, t, prompt[part]).sample
+        weights[..., columns] += weight
+    return total / weights
