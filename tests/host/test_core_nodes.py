@@ -110,7 +110,7 @@ def test_context_windows_take_each_frame_its_row(host, models, projection, pictu
         dim=0,
     )
     windowed.model_options["context_handler"] = handler
-    comfy.context_windows.create_prepare_noise_wrapper(windowed)
+    comfy.context_windows.create_prepare_sampling_wrapper(windowed)
     whole = sampled(unet, frames, prompts[2], steps=1, batch=8)
     found = sampled(windowed, frames, prompts[2], steps=1, batch=8)
     assert torch.allclose(found, whole, atol=1e-3)
