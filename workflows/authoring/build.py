@@ -204,15 +204,14 @@ def refine_and_edit() -> Graph:
 def mix_two_pictures() -> Graph:
     """One picture with the style of another."""
     graph = Sd1(notes.MIX_TWO_PICTURES)
-    first, second = graph.picture(0), graph.picture(1)
     prompt = graph.add(
         "ImageToPromptMix",
         (PROMPT, 0),
         projection=graph.projection.out(),
         clip=graph.checkpoint.out(1),
         clip_vision=graph.clip_vision.out(),
-        image_a=first.out(),
-        image_b=second.out(),
+        image_a=graph.picture(0).out(),
+        image_b=graph.picture(1).out(),
     )
     negative = graph.add("CLIPTextEncode", (PROMPT, 540), clip=graph.checkpoint.out(1))
     return graph.finish(prompt, negative, "mix_two_pictures")

@@ -51,6 +51,7 @@ _TRAINING = {
     "projection": "PROJECTION",
     "image": "IMAGE",
 }
+_ENCODERS = {"projection": "PROJECTION", "clip": "CLIP", "clip_vision": "CLIP_VISION"}
 _TRAINED = (("MODEL", "MODEL"), ("PROJECTION", "PROJECTION"), ("IMAGE", "IMAGE"))
 _RATE = {"learning_rate": 0.0, "seed": 0}
 _VIEW = {"crop": "center", "size": 512, "memory": "automatic"}
@@ -157,13 +158,7 @@ NODE_SPECS: Mapping[str, NodeSpec] = MappingProxyType(
         "ImageToPromptMix": NodeSpec(
             "Image To Prompt Mix",
             outputs=(("CONDITIONING", "CONDITIONING"),),
-            sockets={
-                "projection": "PROJECTION",
-                "clip": "CLIP",
-                "clip_vision": "CLIP_VISION",
-                "image_a": "IMAGE",
-                "image_b": "IMAGE",
-            },
+            sockets=_ENCODERS | {"image_a": "IMAGE", "image_b": "IMAGE"},
             optional=("image_b",),
             widgets={
                 "mode": "take from image_b",

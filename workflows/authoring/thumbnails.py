@@ -23,7 +23,6 @@ SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
 STEERED = ("edit", "refine_and_edit")  # workflows with a text
 WIDE = {"two_regions": 128, "layout": 128}  # two squares side by side
-COLOURS = ("red", "green", "blue", "yellow", "purple", "aqua", "black", "white")
 FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does
 
 
@@ -58,9 +57,9 @@ def settings_for(name: str, common: dict[str, object]) -> dict[str, object]:
     if name == "fit_on_a_folder":
         settings["FitProjection.epochs"] = EPOCHS
     if name == "mix_two_pictures":
-        # The miniature knows no styles: the colour of the figure is what it can take.
+        # The miniature knows no styles: the shape of the figure is what it can take.
         settings["ImageToPromptMix.concept"] = "own words"
-        settings["ImageToPromptMix.words"] = ", ".join(f"something {c}" for c in COLOURS)
+        settings["ImageToPromptMix.words"] = "circle, square, triangle, cross, star, ring"
     if name == "use_a_fit":  # its own: the file that fit_on_a_folder has left
         del settings["projection_file"]
     return settings
