@@ -15,6 +15,7 @@ from typing import Any
 
 from image_to_prompt.workflows.authoring import notes
 from image_to_prompt.workflows.authoring.graph import Graph, Node, Output
+from image_to_prompt.workflows.authoring.node_specs import SDXL_CHECKPOINT
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -29,11 +30,15 @@ class Sd1(Graph):
 
     def __init__(self, note: str, projection: str | None = None) -> None:
         super().__init__()
-        self.add("MarkdownNote", (NOTE, 0), **{"": note})
-        self.checkpoint = self.add("CheckpointLoaderSimple", (LOAD, 0))
-        self.clip_vision = self.add("CLIPVisionLoader", (LOAD, 150))
+        self._models(note)
         file = {"file": projection} if projection else {}
         self.projection = self.add("LoadProjection", (LOAD, 260), **file)
+
+    def _models(self, note: str, **checkpoint: object) -> None:
+        """The note, the checkpoint and the vision model."""
+        self.add("MarkdownNote", (NOTE, 0), **{"": note})
+        self.checkpoint = self.add("CheckpointLoaderSimple", (LOAD, 0), **checkpoint)
+        self.clip_vision = self.add("CLIPVisionLoader", (LOAD, 150))
 
     def picture(self, row: int) -> Node:
         return self.add("LoadImage", (LOAD, 580 + 370 * row))
@@ -90,9 +95,11 @@ class Sd1(Graph):
         x: int = SAMPLE,
         width: int = 512,
         model: Output | None = None,
+        height: int | None = None,
     ) -> Sd1:
         """Sample, decode and save, in columns from `x` on."""
-        latent = self.add("EmptyLatentImage", (x, 320), width=width)
+        size = {"width": width} if height is None else {"width": width, "height": height}
+        latent = self.add("EmptyLatentImage", (x, 320), **size)
         sampled = self.add(
             "KSampler",
             (x, 0),
@@ -104,6 +111,21 @@ class Sd1(Graph):
         decoded = self.add("VAEDecode", (x, 490), samples=sampled.out(), vae=self.checkpoint.out(2))
         self.add("SaveImage", (x + SAMPLE_WIDTH, 0), images=decoded.out(), filename_prefix=name)
         return self
+
+
+class Sdxl(Sd1):
+    """As `Sd1`, with the projection made for the checkpoint's own text encoders, and saved."""
+
+    def __init__(self, note: str) -> None:
+        Graph.__init__(self)
+        self._models(note, ckpt_name=SDXL_CHECKPOINT)
+        self.projection = self.add("LoadProjection", (LOAD, 260), clip=self.checkpoint.out(1))
+
+    def finish_sdxl(self, prompt: Node, name: str) -> Sd1:
+        """The rest at SDXL's own size, and the projection saved."""
+        saved = {"projection": self.projection.out(), "filename_prefix": "sdxl"}
+        self.add("SaveProjection", (PROMPT, 580), **saved)
+        return self.finish(prompt, self.empty_text(), name, width=1024, height=1024)
 
 
 def variation() -> Graph:
@@ -201,6 +223,18 @@ def refine_and_edit() -> Graph:
     return graph.finish_trained(refined, picture, "refine_and_edit", text="in the snow")
 
 
+def sdxl_variation() -> Graph:
+    """A picture is the whole prompt of SDXL."""
+    graph = Sdxl(notes.SDXL_VARIATION)
+    return graph.finish_sdxl(graph.embed(graph.picture(0)), "sdxl_variation")
+
+
+def sdxl_edit() -> Graph:
+    """A picture and a text together, with SDXL."""
+    graph = Sdxl(notes.SDXL_EDIT)
+    return graph.finish_sdxl(graph.embed(graph.picture(0), text="in the snow"), "sdxl_edit")
+
+
 # Numbered in the file names, so that the page lists them from simple to hard.
 GRAPHS: tuple[Callable[[], Graph], ...] = (
     variation,
@@ -212,6 +246,8 @@ GRAPHS: tuple[Callable[[], Graph], ...] = (
     use_a_fit,
     refine_and_vary,
     refine_and_edit,
+    sdxl_variation,
+    sdxl_edit,
 )
 
 
