@@ -21,7 +21,7 @@ from ...projection import (
 )
 from ...projection.closed_form.clip_identity import fingerprint
 from ..host import api as host
-from ..host.clip_family import check_family, encode_family_text
+from ..host.families.clip import check_family, encode_family_text
 from ..host.vision import image_embeddings
 from ..inputs.checks import check_socket
 

@@ -27,8 +27,8 @@ from ...projection import (
 )
 from ...projection.families.least_squares import MIN_CAPTIONS
 from ..host import api as host
-from ..host.caption_states import caption_states
-from ..host.clip_family import check_family, encoder_of, family_of, layer_of
+from ..host.families.captions import caption_states
+from ..host.families.clip import check_family, encoder_of, family_of, layer_of
 from ..host.text import vocabulary
 from ..host.vision import image_embeddings
 from ..inputs.checks import check_count, check_socket, check_text, rgb

@@ -17,7 +17,11 @@ from image_to_prompt.tests.host.small_models import VISION
 
 LAYERS = 3
 WORDS = ("cat", "dog", "tree", "river", "red", "castle", "old", "small", "night", "snow")
-CAPTIONS = [f"a {a} {b} and a {c}" for a in WORDS for b in WORDS for c in WORDS[::3]]
+# Just above what readings need: each is encoded by two encoders of true width.
+CAPTIONS = [
+    f"a {WORDS[i % 10]} {WORDS[(3 * i + i // 10) % 10]} and a {WORDS[(7 * i + i // 30) % 10]}"
+    for i in range(112)
+]
 
 
 def sdxl(seed: int = 1) -> Any:

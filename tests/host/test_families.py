@@ -19,8 +19,8 @@ WIDTHS = {"sdxl": (2048, 1280), "refiner": (1280, 1280), "sd2": (1024, 1024)}
 
 @pytest.mark.parametrize("name", WIDTHS)
 def test_states_at_the_positions_that_are_read_are_those_of_core(models, name):
-    from image_to_prompt.nodes.host.caption_states import PAD_AFTER, caption_states
-    from image_to_prompt.nodes.host.clip_family import encode_family_text, family_of, layer_of
+    from image_to_prompt.nodes.host.families.captions import PAD_AFTER, caption_states
+    from image_to_prompt.nodes.host.families.clip import encode_family_text, family_of, layer_of
 
     clip = getattr(models, name)
     family = family_of(clip)
@@ -44,7 +44,7 @@ def test_states_at_the_positions_that_are_read_are_those_of_core(models, name):
 
 
 def test_the_joint_embedding_of_captions_is_the_files_projection_of_the_last_state(models):
-    from image_to_prompt.nodes.host.caption_states import caption_states
+    from image_to_prompt.nodes.host.families.captions import caption_states
 
     weight = models.weights["text_projection.weight"].float()
     with torch.inference_mode():
@@ -102,7 +102,7 @@ def test_strength_0_is_the_empty_prompt_bit_for_bit(cases, embed, name):
 
 @pytest.mark.parametrize("pads", ["picture", "text encoder"])
 def test_prompts_are_those_of_the_library(models, made, embed, pads):
-    from image_to_prompt.nodes.host.clip_family import encode_family_text
+    from image_to_prompt.nodes.host.families.clip import encode_family_text
 
     found = embed(made, models.sdxl, models.vision, text="in the snow", pads=pads)
     with torch.inference_mode():

@@ -162,7 +162,7 @@ def test_options_of_the_encoders_stay_after_success_error_and_interrupt(
 def test_an_interrupt_is_met_within_32_captions(models, load, monkeypatch):
     import comfy.model_management
 
-    from image_to_prompt.nodes.host import caption_states as module
+    from image_to_prompt.nodes.host.families import captions as module
 
     seen = []
     encode = module._group

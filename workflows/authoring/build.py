@@ -11,121 +11,13 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from image_to_prompt.workflows.authoring import notes
-from image_to_prompt.workflows.authoring.graph import Graph, Node, Output
-from image_to_prompt.workflows.authoring.node_specs import SDXL_CHECKPOINT
+from image_to_prompt.workflows.authoring.graph import Graph
+from image_to_prompt.workflows.authoring.sd1 import LOAD, PROMPT, REGION, REGIONS_WIDTH, TRAIN, Sd1
+from image_to_prompt.workflows.authoring.sdxl.graphs import sdxl_edit, sdxl_variation
 
 HERE = Path(__file__).resolve().parents[1]
-
-# Columns of the page, from left to right.
-NOTE, LOAD, PROMPT, REGION, SAMPLE = -440, 0, 400, 860, 860
-REGIONS_WIDTH, SAMPLE_WIDTH = 390, 360
-TRAIN, TRAINED_PROMPT, TRAINED_SAMPLE = 400, 860, 1320  # where something is trained
-
-
-class Sd1(Graph):
-    """The part that every workflow has: three files in, one picture out."""
-
-    def __init__(self, note: str, projection: str | None = None) -> None:
-        super().__init__()
-        self._models(note)
-        file = {"file": projection} if projection else {}
-        self.projection = self.add("LoadProjection", (LOAD, 260), **file)
-
-    def _models(self, note: str, **checkpoint: object) -> None:
-        """The note, the checkpoint and the vision model."""
-        self.add("MarkdownNote", (NOTE, 0), **{"": note})
-        self.checkpoint = self.add("CheckpointLoaderSimple", (LOAD, 0), **checkpoint)
-        self.clip_vision = self.add("CLIPVisionLoader", (LOAD, 150))
-
-    def picture(self, row: int) -> Node:
-        return self.add("LoadImage", (LOAD, 580 + 370 * row))
-
-    def embed(
-        self,
-        image: Node,
-        row: int = 0,
-        x: int = PROMPT,
-        projection: Output | None = None,
-        **widgets: object,
-    ) -> Node:
-        return self.add(
-            "ImageToPromptEmbed",
-            (x, 420 * row),
-            projection=projection or self.projection.out(),
-            clip=self.checkpoint.out(1),
-            clip_vision=self.clip_vision.out(),
-            image=image.out(),
-            **widgets,
-        )
-
-    def empty_text(self, row: int = 1, x: int = PROMPT) -> Node:
-        return self.add("CLIPTextEncode", (x, 420 * row), clip=self.checkpoint.out(1))
-
-    def train(self, name: str, images: Node, height: int, **widgets: object) -> Node:
-        """A training node with its curve below."""
-        trained = self.add(
-            name,
-            (TRAIN, 0),
-            model=self.checkpoint.out(0),
-            vae=self.checkpoint.out(2),
-            clip=self.checkpoint.out(1),
-            clip_vision=self.clip_vision.out(),
-            projection=self.projection.out(),
-            image=images.out(),
-            **widgets,
-        )
-        self.add("PreviewImage", (TRAIN, height), images=trained.out(2))
-        return trained
-
-    def finish_trained(self, trained: Node, picture: Node, name: str, **widgets: Any) -> Sd1:
-        """A picture through what was trained."""
-        x = TRAINED_PROMPT
-        prompt = self.embed(picture, x=x, projection=trained.out(1), **widgets)
-        negative = self.empty_text(x=x)
-        return self.finish(prompt, negative, name, TRAINED_SAMPLE, model=trained.out(0))
-
-    def finish(
-        self,
-        positive: Node,
-        negative: Node,
-        name: str,
-        x: int = SAMPLE,
-        width: int = 512,
-        model: Output | None = None,
-        height: int | None = None,
-    ) -> Sd1:
-        """Sample, decode and save, in columns from `x` on."""
-        size = {"width": width} if height is None else {"width": width, "height": height}
-        latent = self.add("EmptyLatentImage", (x, 320), **size)
-        sampled = self.add(
-            "KSampler",
-            (x, 0),
-            model=model or self.checkpoint.out(0),
-            positive=positive.out(),
-            negative=negative.out(),
-            latent_image=latent.out(),
-        )
-        decoded = self.add("VAEDecode", (x, 490), samples=sampled.out(), vae=self.checkpoint.out(2))
-        self.add("SaveImage", (x + SAMPLE_WIDTH, 0), images=decoded.out(), filename_prefix=name)
-        return self
-
-
-class Sdxl(Sd1):
-    """As `Sd1`, with the projection made for the checkpoint's own text encoders, and saved."""
-
-    def __init__(self, note: str) -> None:
-        Graph.__init__(self)
-        self._models(note, ckpt_name=SDXL_CHECKPOINT)
-        self.projection = self.add("LoadProjection", (LOAD, 260), clip=self.checkpoint.out(1))
-
-    def finish_sdxl(self, prompt: Node, name: str) -> Sd1:
-        """The rest at SDXL's own size, and the projection saved."""
-        saved = {"projection": self.projection.out(), "filename_prefix": "sdxl"}
-        self.add("SaveProjection", (PROMPT, 580), **saved)
-        return self.finish(prompt, self.empty_text(), name, width=1024, height=1024)
 
 
 def variation() -> Graph:
@@ -221,18 +113,6 @@ def refine_and_edit() -> Graph:
     picture = graph.picture(0)
     refined = graph.train("OnlineRefine", picture, 560, keep_texts="in the snow")
     return graph.finish_trained(refined, picture, "refine_and_edit", text="in the snow")
-
-
-def sdxl_variation() -> Graph:
-    """A picture is the whole prompt of SDXL."""
-    graph = Sdxl(notes.SDXL_VARIATION)
-    return graph.finish_sdxl(graph.embed(graph.picture(0)), "sdxl_variation")
-
-
-def sdxl_edit() -> Graph:
-    """A picture and a text together, with SDXL."""
-    graph = Sdxl(notes.SDXL_EDIT)
-    return graph.finish_sdxl(graph.embed(graph.picture(0), text="in the snow"), "sdxl_edit")
 
 
 # Numbered in the file names, so that the page lists them from simple to hard.

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...projection import (
+from ....projection import (
     FAMILIES,
     EncodedPrompt,
     Family,
@@ -15,7 +15,7 @@ from ...projection import (
     first_eos,
     has_words,
 )
-from .text import token_ids
+from ..text import token_ids
 
 _REFUSED = (
     ({"l", "g", "t5xxl", "llama"}, "HiDream"),

@@ -15,11 +15,11 @@ import comfy.ops
 import torch
 from torch import Tensor
 
-from ...projection import Family, Part, first_eos
-from ...projection.prompt.conditioning import CHUNK
-from .clip_family import encoder_of
-from .progress import map_with_progress
-from .text import token_ids
+from ....projection import Family, Part, first_eos
+from ....projection.prompt.conditioning import CHUNK
+from ..progress import map_with_progress
+from ..text import token_ids
+from .clip import encoder_of
 
 AT_ONCE = 32
 # Pads drift with their distance to the first EOS; this is the middle of what short texts have.
