@@ -147,8 +147,9 @@ def test_pictures_give_the_centre_and_captions_join_the_corpus(models, made, loa
     pictured = load(clip=models.sdxl, **given).readings
     assert pictured.pictures == 9 and made.readings.pictures == 0
     assert pictured.centre.any() and not made.readings.centre.any()
-    more = load(clip=models.sdxl, corpus_size=40).readings
-    assert more.captions == len(CAPTIONS) + 40 == made.readings.captions + 40
+    # Few: random encoders say too little about words that no other caption has.
+    more = load(clip=models.sdxl, corpus_size=8).readings
+    assert more.captions == len(CAPTIONS) + 8 == made.readings.captions + 8
 
 
 def test_a_saved_projection_encodes_nothing_again(host, models, made, load, embed, monkeypatch):
