@@ -106,7 +106,7 @@ def run_fingerprint(trainer: Trainer) -> str:
     parts, the same up to rounding. Settings have the names of earlier versions, see `recipe`.
     """
     initial = trainer.parameters.initial
-    null, prompts = trainer.loss.null, trainer.sampler.prompts
+    null, prompts = trainer.loss.form.null.states, trainer.sampler.prompts
     tensors = [null, trainer.denoiser.alphas_cumprod, initial.matrix, initial.bias]
     tensors += [*adapter_state_dict(initial).values(), *_centred_tensors(trainer)]
     tensors.append(None if prompts is None else prompts.states)
@@ -139,7 +139,7 @@ def _encoded_inputs(trainer: Trainer) -> list[Tensor | None]:
     """Tensors that are computed anew before every run, and may differ by rounding."""
     initial, prompts = trainer.parameters.initial, trainer.sampler.prompts
     texts = None if prompts is None else prompts.states
-    own = [trainer.loss.null, initial.matrix, initial.bias, texts]
+    own = [trainer.loss.form.null.states, initial.matrix, initial.bias, texts]
     return [*own, *_image_tensors(trainer), *_centred_tensors(trainer)]
 
 

@@ -26,13 +26,16 @@ from ..config.training_config import TrainingConfig
 from ..data.batches import generator_of, held_out_batches
 from ..data.dataset import TrainingImages
 from ..data.encoded_prompts import EncodedPrompts
+from ..diffusion.closed_form_prompts import ClosedFormPrompts
 from ..diffusion.denoiser import Denoiser, loss_weights, timestep_density
 from ..diffusion.loss import DiffusionLoss
 from ..diffusion.preservation import PromptPreservation, Regularizers
+from ..diffusion.prompt_form import PromptForm, Prompts
 from ..errors import ImageToPromptError
 from ..initialization.gradient_init import gradient_directions
 from ..initialization.pca_init import prompt_pca_directions
 from ..projector import Projection
+from ..state_dict import detached_copy
 from .adamw import AdamW
 from .checks import check_run
 from .parameters import TrainableParameters
@@ -88,7 +91,7 @@ class Trainer:
         self.schedule_steps = schedule_steps
         with torch.inference_mode(False):
             device = images.embeds.device
-            own_null = null.detach().float().to(device, copy=True)
+            form = _prompt_form(projection, null, device)
             density, weights = _noise_weighting(denoiser, config)
             self.held_out = None if held_out is None else held_out.detached_copy()
             self.sampler = StepSampler(
@@ -96,11 +99,10 @@ class Trainer:
                 density,
                 config,
                 seed,
-                own_null[0, 0],
                 None if prompts is None else prompts.detached_copy(device),
                 None if prior is None else prior.detached_copy(),
             )
-            self.loss = DiffusionLoss(denoiser, own_null, weights, config, tower, micro_batch_size)
+            self.loss = DiffusionLoss(denoiser, form, weights, config, tower, micro_batch_size)
             self.parameters = self._parameters(projection, tower, device)
             self.optimizer = AdamW(self.parameters.values)
         self._cached: dict[int, PromptPreservation] = {}
@@ -114,8 +116,9 @@ class Trainer:
     ) -> TrainableParameters:
         lora, directions = self.config.lora, None
         if lora is not None and lora.targets == "cross-attention" and lora.rank:
-            prompts = projection.apply(self.images.embeds)
-            directions = prompt_pca_directions(prompts, self.loss.null[0], lora.rank)
+            embeddings = self.loss.form.embeddings(projection, self.images.embeds)
+            null = self.loss.form.null.states[0]
+            directions = prompt_pca_directions(embeddings, null, lora.rank)
         generator = generator_of(self.seed, -1)
         return TrainableParameters(
             projection, self.config, self.denoiser, directions, tower, generator, device
@@ -208,8 +211,6 @@ class Trainer:
         if turn in self._cached:
             return self._cached[turn]
         found = self.sampler.prompt_preservation(turn)
-        if found is not None:
-            found = replace(found, centred=self.parameters.initial.centred)
         if found is not None and sets:
             teacher = self.loss.cache_teacher(self.parameters.initial, found)
             self._cached[turn] = found = replace(found, teacher_prediction=teacher)
@@ -249,6 +250,12 @@ class Trainer:
         """The best by held-out loss where `validate` was called, else `current()`."""
         with torch.inference_mode(False):
             return self.parameters.export(self.best)
+
+
+def _prompt_form(projection: Projection, null: Tensor, device: torch.device) -> PromptForm:
+    """How the projection's images become prompts, in tensors that autograd can use."""
+    own = Prompts(null.detach().float().to(device, copy=True))
+    return ClosedFormPrompts(own, detached_copy(projection).centred)
 
 
 def _noise_weighting(denoiser: Denoiser, config: TrainingConfig) -> tuple[Tensor, Tensor]:
