@@ -19,7 +19,6 @@ from ...projection.adapters.unet_deltas import cross_kv
 from .autograd_weights import as_normal_tensor, autograd_weights
 from .checkpointing import checkpointed_blocks
 from .delta_hooks import delta_hooks, gradient_factor, scale_gradient
-from .memory import activation_bytes, max_batch_size, needs_checkpointing
 from .model.checks import (
     SD1,
     ModelFamily,
@@ -29,6 +28,7 @@ from .model.checks import (
     prediction_of,
     without_dynamic_weights,
 )
+from .model.memory import activation_bytes, max_batch_size, needs_checkpointing
 from .model.runtime_patches import RuntimePatches
 
 _PROBE = 32  # latent cells of a side

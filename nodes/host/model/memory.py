@@ -9,7 +9,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from .model.checks import ModelFamily, compute_dtype
+from .checks import ModelFamily, compute_dtype
 
 _SHARE = 0.7  # of the device's memory; the rest is for other programs and fragmentation
 # Of the activations, where blocks save their inputs only: those, and the largest block's own.
