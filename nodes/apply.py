@@ -8,7 +8,7 @@ from typing import Any
 from ..projection import Projection
 from .host import api as host
 from .host.api import io
-from .host.model.checks import check_sd1
+from .host.model.checks import SD1, check_family
 from .host.model.patches import patch_model
 from .inputs.advice import with_advice
 from .inputs.checks import check_number, check_projection, check_socket
@@ -58,7 +58,7 @@ class ApplyProjection(io.ComfyNode):
     def execute(cls, model: Any, projection: Projection, strength: float) -> io.NodeOutput:
         change = check_projection(projection).cross_attention
         check_socket(model, "model")
-        check_sd1(model, projection.encoder.text_width)
+        check_family(model, projection.encoder.text_width, SD1)
         if change is None:
             log.warning("this projection changes no model: it was not trained on one")
         return io.NodeOutput(patch_model(model, change, check_number(strength, "strength")))

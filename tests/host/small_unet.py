@@ -1,4 +1,4 @@
-"""U-Nets of SD 1.x's kind and an autoencoder, with random weights, as the host loads them.
+"""U-Nets of SD 1.x, SD 2.x and SDXL and a VAE, with random weights, as the host loads them.
 
 Random weights: these prove wiring, nothing about pictures.
 """
@@ -13,11 +13,26 @@ SMALL = {"channel_mult": (1,), "num_res_blocks": 1, "depths": (1,)}
 # As few blocks, with a second width: what FreeU and HyperTile change has 640 channels.
 TWO_WIDTHS = {"channel_mult": (1, 2), "num_res_blocks": 1, "depths": (1, 1)}
 FULL = {"channel_mult": (1, 2, 4, 4), "num_res_blocks": 2, "depths": (1, 1, 1, 0)}
+_LINEAR = {"num_heads": -1, "num_head_channels": 64, "use_linear_in_transformer": True}
+SMALL_SD2 = {**SMALL, "unet": {**_LINEAR, "context_dim": 1024}}
+# The host takes for SDXL what has these depths on the way down; all other numbers are free.
+SMALL_SDXL = {
+    "channel_mult": (1, 1, 1),
+    "num_res_blocks": 2,
+    "unet": {
+        **_LINEAR,
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_output": [0] * 8 + [1],
+        "context_dim": 2048,
+        "num_classes": "sequential",
+        "adm_in_channels": 2816,
+    },
+}
 PREFIX = "model.diffusion_model."
 
 
 def unet_state(shape: dict, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensor]:
-    """Weights of a U-Net under the names of SD 1.x checkpoints; scaled so that it stays finite."""
+    """Weights of a U-Net under the names of checkpoints; scaled so that it stays finite."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         names = _unet(shape).state_dict()
@@ -27,8 +42,13 @@ def unet_state(shape: dict, dtype: torch.dtype = torch.float32, seed: int = 0) -
 def _unet(shape: dict):
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    per_block = [depth for depth in shape["depths"] for _ in range(shape["num_res_blocks"])]
-    per_output = [depth for depth in shape["depths"] for _ in range(shape["num_res_blocks"] + 1)]
+    depths = shape.get("depths", ())
+    options = {
+        "num_heads": 8,
+        "transformer_depth": [d for d in depths for _ in range(shape["num_res_blocks"])],
+        "transformer_depth_output": [d for d in depths for _ in range(shape["num_res_blocks"] + 1)],
+        "context_dim": 768,
+    }
     return UNetModel(
         image_size=32,
         in_channels=4,
@@ -36,14 +56,11 @@ def _unet(shape: dict):
         model_channels=320,
         num_res_blocks=[shape["num_res_blocks"]] * len(shape["channel_mult"]),
         channel_mult=shape["channel_mult"],
-        num_heads=8,
         use_spatial_transformer=True,
-        transformer_depth=per_block,
-        transformer_depth_output=per_output,
         transformer_depth_middle=1,
-        context_dim=768,
         legacy=False,
         dtype=torch.float32,
+        **{**options, **shape.get("unet", {})},
     )
 
 
