@@ -25,6 +25,15 @@ class ClosedFormPrompts:
         """See `PromptForm.embeddings`."""
         return projection.apply(image_embeds)
 
+    def own_states(self, projection: EmbedsImages, image_embeds: Tensor) -> Tensor:
+        """See `PromptForm.own_states`; the closed form of SD 1.x has no shared part."""
+        return projection.apply(image_embeds)
+
+    @property
+    def shared_states(self) -> Tensor:
+        """See `PromptForm.shared_states`: the empty prompt's."""
+        return self.null.states[0]
+
     def of_images(self, embeddings: Tensor) -> Prompts:
         """See `PromptForm.of_images`."""
         return Prompts(assemble(self.null.states[0, 0], embeddings))

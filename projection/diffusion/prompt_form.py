@@ -1,7 +1,7 @@
 """Prompts of a training run: what the U-Net is conditioned on, and how images become it.
 
     SD 1.x          [SOS, e, ..., e]; with a text [SOS, words, e + a T, ...], see `conditioning`
-    SD 2.x, SDXL    one state per kind of slot and text encoder, pooled; see `families.layout`
+    SD 2.x, SDXL    one state per kind of slot and text encoder, pooled; see `families.slots`
 
 Which of the two a projection needs is known from the projection. The loss asks a form for prompts,
 and knows no model family.
@@ -32,6 +32,14 @@ class Prompts:
         if self.pooled is None or other.pooled is None:
             return Prompts(states)
         return Prompts(states, torch.where(conditioned[:, None], self.pooled, other.pooled))
+
+    def detached_copy(self, device: torch.device) -> Prompts:
+        """Float32 copies on this device that autograd can use."""
+        states, pooled = (
+            None if t is None else t.detach().float().to(device, copy=True)
+            for t in (self.states, self.pooled)
+        )
+        return Prompts(states, pooled)
 
     def named(self) -> dict[str, Tensor]:
         """`pooled` as an argument of `Denoiser.predict`, only where the U-Net reads one."""
@@ -64,6 +72,15 @@ class PromptForm(Protocol):
 
     def embeddings(self, projection: EmbedsImages, image_embeds: Tensor) -> Tensor:
         """Embeddings (B, E) of image embeddings (B, J), joint CLIP space; differentiable."""
+        ...
+
+    def own_states(self, projection: EmbedsImages, image_embeds: Tensor) -> Tensor:
+        """States (B, D) of the images' slots, without the part that all prompts share."""
+        ...
+
+    @property
+    def shared_states(self) -> Tensor:
+        """States (L, D) that all prompts share: SOS, then those of slots, see `pca_init`."""
         ...
 
     def of_images(self, embeddings: Tensor) -> Prompts:

@@ -31,6 +31,7 @@ from ..diffusion.denoiser import Denoiser, loss_weights, timestep_density
 from ..diffusion.loss import DiffusionLoss
 from ..diffusion.preservation import PromptPreservation, Regularizers
 from ..diffusion.prompt_form import PromptForm, Prompts
+from ..diffusion.reading_prompts import ReadingPrompts
 from ..errors import ImageToPromptError
 from ..initialization.gradient_init import gradient_directions
 from ..initialization.pca_init import prompt_pca_directions
@@ -65,7 +66,8 @@ class Trainer:
     0: a whole step's; fewer need less memory and give the same up to rounding. schedule_steps:
     number of steps over which the learning rate falls to a tenth; 0: it stays. prompts: for
     prompt preservation, where the configuration has some. prior: images of other kinds for prior
-    preservation, where the configuration has some; None: there is none.
+    preservation, where the configuration has some; None: there is none. null_pooled: (1, P), the
+    empty prompt's pooled text, where the U-Net reads it (SDXL).
     Works inside inference mode. Raises ImageToPromptError before any work if something does
     not fit.
     """
@@ -84,14 +86,16 @@ class Trainer:
         schedule_steps: int = 0,
         prompts: EncodedPrompts | None = None,
         prior: TrainingImages | None = None,
+        null_pooled: Tensor | None = None,
     ) -> None:
+        empty = Prompts(null, null_pooled)
         sets = [some for some in (images, held_out, prior) if some is not None]
-        check_run(denoiser, projection, sets, null, config, prompts, tower is not None)
+        check_run(denoiser, projection, sets, empty, config, prompts, tower is not None)
         self.denoiser, self.config, self.seed = denoiser, config, seed
         self.schedule_steps = schedule_steps
         with torch.inference_mode(False):
             device = images.embeds.device
-            form = _prompt_form(projection, null, device)
+            form = _prompt_form(projection, empty, device)
             density, weights = _noise_weighting(denoiser, config)
             self.held_out = None if held_out is None else held_out.detached_copy()
             self.sampler = StepSampler(
@@ -116,9 +120,8 @@ class Trainer:
     ) -> TrainableParameters:
         lora, directions = self.config.lora, None
         if lora is not None and lora.targets == "cross-attention" and lora.rank:
-            embeddings = self.loss.form.embeddings(projection, self.images.embeds)
-            null = self.loss.form.null.states[0]
-            directions = prompt_pca_directions(embeddings, null, lora.rank)
+            slots = self.loss.form.own_states(projection, self.images.embeds)
+            directions = prompt_pca_directions(slots, self.loss.form.shared_states, lora.rank)
         generator = generator_of(self.seed, -1)
         return TrainableParameters(
             projection, self.config, self.denoiser, directions, tower, generator, device
@@ -252,10 +255,12 @@ class Trainer:
             return self.parameters.export(self.best)
 
 
-def _prompt_form(projection: Projection, null: Tensor, device: torch.device) -> PromptForm:
+def _prompt_form(projection: Projection, null: Prompts, device: torch.device) -> PromptForm:
     """How the projection's images become prompts, in tensors that autograd can use."""
-    own = Prompts(null.detach().float().to(device, copy=True))
-    return ClosedFormPrompts(own, detached_copy(projection).centred)
+    own, projection = null.detached_copy(device), detached_copy(projection)
+    if projection.readings is None:
+        return ClosedFormPrompts(own, projection.centred)
+    return ReadingPrompts(projection.readings, own)
 
 
 def _noise_weighting(denoiser: Denoiser, config: TrainingConfig) -> tuple[Tensor, Tensor]:
