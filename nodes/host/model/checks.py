@@ -11,7 +11,7 @@ from typing import Any
 import comfy.model_sampling
 import torch
 
-from ....projection import ImageToPromptError
+from ....projection import ImageToPromptError, Projection
 from ....projection.adapters.unet_deltas import cross_kv, is_target
 
 PREFIX = "diffusion_model."
@@ -46,6 +46,22 @@ SD1 = ModelFamily("SD 1.x", latent_channels=4, vector_width=0, bytes_per_cell=0.
 SD2 = ModelFamily("SD 2.x", latent_channels=4, vector_width=0, bytes_per_cell=0.46e6)
 SDXL = ModelFamily("SDXL", latent_channels=4, vector_width=2816, bytes_per_cell=0.93e6)
 FAMILIES = {family.name: family for family in (SD1, SD2, SDXL)}
+
+
+def family_for(projection: Projection) -> ModelFamily:
+    """The family whose U-Nets the projection's prompts are for.
+
+    Raises ImageToPromptError for one that training does not know, such as the SDXL refiner.
+    """
+    readings = projection.readings
+    name = SD1.name if readings is None else readings.family.name
+    if name not in FAMILIES:
+        raise ImageToPromptError(
+            f"a projection for {', '.join(FAMILIES)}",
+            f"one for {name}",
+            "Use the projection and the MODEL of a base model (sockets projection, model).",
+        )
+    return FAMILIES[name]
 
 
 def check_model(model: Any, text_width: int, family: ModelFamily = SD1) -> None:
