@@ -28,6 +28,8 @@ SMALL_SDXL = {
         "adm_in_channels": 2816,
     },
 }
+# The same blocks, a fifth as wide: no detection takes it, so it is made by the host's class itself.
+NARROW_SDXL = {**SMALL_SDXL, "unet": {**SMALL_SDXL["unet"], "model_channels": 64}}
 PREFIX = "model.diffusion_model."
 
 
@@ -44,6 +46,7 @@ def _unet(shape: dict):
 
     depths = shape.get("depths", ())
     options = {
+        "model_channels": 320,
         "num_heads": 8,
         "transformer_depth": [d for d in depths for _ in range(shape["num_res_blocks"])],
         "transformer_depth_output": [d for d in depths for _ in range(shape["num_res_blocks"] + 1)],
@@ -53,7 +56,6 @@ def _unet(shape: dict):
         image_size=32,
         in_channels=4,
         out_channels=4,
-        model_channels=320,
         num_res_blocks=[shape["num_res_blocks"]] * len(shape["channel_mult"]),
         channel_mult=shape["channel_mult"],
         use_spatial_transformer=True,
@@ -83,6 +85,35 @@ def host_model(state: dict[str, Tensor], dtype: torch.dtype | None = None, infer
     with torch.inference_mode(inference):
         copies = {name: weight.clone() for name, weight in state.items()}
         return comfy.sd.load_diffusion_model_state_dict(copies, model_options=options)
+
+
+def host_sdxl(shape: dict, state: dict[str, Tensor], dtype: torch.dtype | None = None):
+    """A MODEL of the host's class SDXL and of this shape; dtype: how the host is to store it."""
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    with torch.inference_mode():
+        blocks = shape["num_res_blocks"]
+        config = comfy.supported_models.SDXL(
+            {
+                "image_size": 32,
+                "in_channels": 4,
+                "out_channels": 4,
+                "num_res_blocks": [blocks] * len(shape["channel_mult"]),
+                "channel_mult": shape["channel_mult"],
+                "use_spatial_transformer": True,
+                "transformer_depth_middle": 1,
+                "legacy": False,
+                **shape["unet"],
+            }
+        )
+        stored = dtype or torch.float32
+        config.set_inference_dtype(stored, None if stored == torch.float32 else torch.float32)
+        model = config.get_model(state, "", device=torch.device("cpu"))
+        model.load_model_weights({name: weight.clone() for name, weight in state.items()}, "")
+        cpu = comfy.model_management.get_torch_device()
+        return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
 
 
 def host_vae(seed: int = 0):

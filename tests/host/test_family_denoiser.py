@@ -18,11 +18,16 @@ SIZE = (8, 16)  # latent cells: not square, so that height and width are told ap
 
 @pytest.fixture(scope="module")
 def models(host):
-    states = {
-        "SD 2.x": small_unet.unet_state(small_unet.SMALL_SD2),
-        "SDXL": small_unet.unet_state(small_unet.SMALL_SDXL),
-    }
-    return {name: small_unet.host_model(state) for name, state in states.items()}
+    state = small_unet.unet_state(small_unet.SMALL_SD2)
+    return {"SD 2.x": small_unet.host_model(state), "SDXL": narrow_sdxl()}
+
+
+def narrow_sdxl(dtype=None, rounded=None):
+    """SDXL a fifth as wide; rounded: the type that its numbers are of, however they are stored."""
+    state = small_unet.unet_state(small_unet.NARROW_SDXL)
+    if rounded is not None:
+        state = {name: weight.to(rounded).float() for name, weight in state.items()}
+    return small_unet.host_sdxl(small_unet.NARROW_SDXL, state, dtype)
 
 
 @pytest.fixture(params=["SD 2.x", "SDXL"])
@@ -70,13 +75,29 @@ def predicted(denoiser, noisy, times, context, pooled, deltas=None):
     return denoiser.predict(noisy, times, context, deltas or {}, **vector)
 
 
-def test_the_small_model_is_of_the_hosts_own_class(models):
+def test_the_small_models_are_of_the_hosts_own_classes(models):
     import comfy.model_base
     import comfy.supported_models
 
     assert type(models["SDXL"].model) is comfy.model_base.SDXL
     assert type(models["SDXL"].model.model_config) is comfy.supported_models.SDXL
     assert type(models["SD 2.x"].model.model_config) is comfy.supported_models.SD20
+
+
+@pytest.mark.slow
+def test_a_file_that_the_host_takes_for_sdxl_has_the_same_maps(models):
+    """Of SDXL's width and found by the host's own detection; its LoRA loads by every name."""
+    import comfy.sd
+    import comfy.supported_models
+
+    model = small_unet.host_model(small_unet.unet_state(small_unet.SMALL_SDXL))
+    assert type(model.model.model_config) is comfy.supported_models.SDXL
+    shapes = denoiser_of(model, "SDXL").linear_shapes
+    assert shapes.keys() == denoiser_of(models["SDXL"], "SDXL").linear_shapes.keys()
+    patched = comfy.sd.load_lora_for_models(
+        model, None, lora_state(UNetDeltas(change(shapes))), 1.0, 0.0
+    )[0]
+    assert len(patched.patches) == len(shapes)
 
 
 def test_it_predicts_what_the_host_samples_with(case):
@@ -181,20 +202,17 @@ def test_a_lora_of_every_map_loads_in_cores_loader(case, host):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str)
-def test_weights_stored_in_few_bits_have_the_gradients_of_their_values(dtype):
-    state, given = small_unet.unet_state(small_unet.SMALL_SDXL), inputs("SDXL", (4, 4))
-    rounded = {name: weight.to(dtype).float() for name, weight in state.items()}
-    stored = gradients(denoiser_of(small_unet.host_model(state, dtype), "SDXL"), given)
-    exact = gradients(denoiser_of(small_unet.host_model(rounded), "SDXL"), given)
+def test_weights_stored_in_few_bits_have_the_gradients_of_their_values(host, dtype):
+    stored = gradients(denoiser_of(narrow_sdxl(dtype), "SDXL"), inputs("SDXL"))
+    exact = gradients(denoiser_of(narrow_sdxl(rounded=dtype), "SDXL"), inputs("SDXL"))
     assert torch.allclose(stored, exact, rtol=1e-2, atol=1e-6)
 
 
-def test_half_precision_arithmetic_does_not_lose_small_gradients():
-    state, given = small_unet.unet_state(small_unet.SMALL_SDXL), inputs("SDXL", (2, 2))
-    half = small_unet.host_model(state, torch.float16)
+def test_half_precision_arithmetic_does_not_lose_small_gradients(models):
+    half = narrow_sdxl(torch.float16)
     half.add_object_patch("manual_cast_dtype", None)  # as a GPU runs it
-    ours = gradients(denoiser_of(half, "SDXL"), given)
-    exact = gradients(denoiser_of(small_unet.host_model(state), "SDXL"), given)
+    ours = gradients(denoiser_of(half, "SDXL"), inputs("SDXL"))
+    exact = gradients(denoiser_of(models["SDXL"], "SDXL"), inputs("SDXL"))
     assert torch.cosine_similarity(ours, exact, dim=0) > 0.98
     assert torch.isclose(ours.norm(), exact.norm(), rtol=0.05)
 

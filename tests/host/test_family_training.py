@@ -54,13 +54,19 @@ def readings_of(family: Family, pooled_width: int):
     return fit_readings(family, joint, states)
 
 
+def model_of(family: Family):
+    if family is SDXL:
+        state = small_unet.unet_state(small_unet.NARROW_SDXL)
+        return small_unet.host_sdxl(small_unet.NARROW_SDXL, state)
+    return small_unet.host_model(small_unet.unet_state(small_unet.SMALL_SD2))
+
+
 def tools_of(host: Any, reference: Any, family: Family) -> Tools:
-    shape = {"SDXL": small_unet.SMALL_SDXL, "SD 2.x": small_unet.SMALL_SD2}[family.name]
     plain: Projection = from_clip_model(reference)
     with torch.inference_mode():
         return Tools(
             host=host,
-            model=small_unet.host_model(small_unet.unet_state(shape)),
+            model=model_of(family),
             vae=small_unet.host_vae(),
             clip=family_models.sdxl() if family is SDXL else family_models.sd2(),
             clip_vision=small_models.host_clip_vision(reference, host.folders),
