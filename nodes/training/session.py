@@ -27,7 +27,7 @@ from ...projection import (
 from ...projection.closed_form.clip_identity import fingerprint
 from ...projection.diffusion.prompt_form import Prompts
 from ..host import api as host
-from ..host.family_texts import check_text_encoders, texts_of_parts
+from ..host.families.texts import check_text_encoders, texts_of_parts
 from ..host.model.checks import ModelFamily, family_for
 from ..host.model.fingerprint import attention_fingerprint, model_fingerprint
 from ..host.model.patches import patch_model

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...projection import EncodedPrompts, Projection, first_eos
-from .clip_family import check_family
-from .progress import map_with_progress
-from .text import check_clip, token_ids
+from ....projection import EncodedPrompts, Projection, first_eos
+from ..progress import map_with_progress
+from ..text import check_clip, token_ids
+from .clip import check_family
 
 
 def check_text_encoders(clip: Any, projection: Projection) -> None:
