@@ -112,7 +112,9 @@ class HostDenoiser:
 
     def _load(self, noisy: Tensor) -> None:
         # Whole: weights streamed through the host's buffers would be overwritten before backward.
-        each = activation_bytes(self._patcher.model, self._family, noisy.shape[2:])
+        size = noisy.shape[2:]
+        base, checkpoints = self._patcher.model, self._checkpoints(size)
+        each = activation_bytes(base, self._family, size, checkpoints)
         with torch.inference_mode():
             comfy.model_management.load_models_gpu(
                 [self._patcher],

@@ -51,8 +51,7 @@ class EncodedPrompts:
 
     def detached_copy(self, device: torch.device) -> EncodedPrompts:
         """A float32 copy on this device that autograd can use."""
-        states, pooled = (
-            None if t is None else t.detach().float().to(device, copy=True)
-            for t in (self.states, self.pooled)
-        )
-        return EncodedPrompts(states, self.eos, pooled)
+        states = self.states.detach().float().to(device, copy=True)
+        if self.pooled is None:
+            return EncodedPrompts(states, self.eos)
+        return EncodedPrompts(states, self.eos, self.pooled.detach().float().to(device, copy=True))

@@ -35,11 +35,10 @@ class Prompts:
 
     def detached_copy(self, device: torch.device) -> Prompts:
         """Float32 copies on this device that autograd can use."""
-        states, pooled = (
-            None if t is None else t.detach().float().to(device, copy=True)
-            for t in (self.states, self.pooled)
-        )
-        return Prompts(states, pooled)
+        states = self.states.detach().float().to(device, copy=True)
+        if self.pooled is None:
+            return Prompts(states)
+        return Prompts(states, self.pooled.detach().float().to(device, copy=True))
 
     def named(self) -> dict[str, Tensor]:
         """`pooled` as an argument of `Denoiser.predict`, only where the U-Net reads one."""

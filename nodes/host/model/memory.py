@@ -16,10 +16,13 @@ _SHARE = 0.7  # of the device's memory; the rest is for other programs and fragm
 _CHECKPOINTED = 1 / 6
 
 
-def activation_bytes(base: Any, family: ModelFamily, size: Sequence[int]) -> float:
+def activation_bytes(
+    base: Any, family: ModelFamily, size: Sequence[int], gradient_checkpointing: bool = False
+) -> float:
     """Bytes that a backward pass keeps for one picture of latents of this height and width."""
-    wide = compute_dtype(base) == torch.float32
-    return (2 if wide else 1) * family.bytes_per_cell * math.prod(size)
+    wide = 2 if compute_dtype(base) == torch.float32 else 1
+    share = _CHECKPOINTED if gradient_checkpointing else 1.0
+    return wide * share * family.bytes_per_cell * math.prod(size)
 
 
 def needs_checkpointing(patcher: Any, family: ModelFamily, size: Sequence[int]) -> bool:
@@ -31,8 +34,7 @@ def max_batch_size(
     patcher: Any, family: ModelFamily, size: Sequence[int], gradient_checkpointing: bool
 ) -> int:
     """How many pictures of this size (h, w) fit beside the model at once: at least one."""
-    each = activation_bytes(patcher.model, family, size)
-    each *= _CHECKPOINTED if gradient_checkpointing else 1
+    each = activation_bytes(patcher.model, family, size, gradient_checkpointing)
     return max(1, int(_left(patcher) / each))
 
 
