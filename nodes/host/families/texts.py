@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from ....projection import EncodedPrompts, Projection, first_eos
 from ..progress import map_with_progress
 from ..text import check_clip, token_ids
 from .clip import check_family
+
+log = logging.getLogger(__name__)
 
 
 def check_text_encoders(clip: Any, projection: Projection) -> None:
@@ -39,6 +42,9 @@ def texts_of_parts(
 
 def _encoded(clip: Any, text: str, keys: Sequence[str]) -> tuple[Tensor, int, Tensor]:
     """States (1, 77, D) float32, the first EOS, and pooled text (1, P) float32."""
-    tokens = {key: chunks[:1] for key, chunks in clip.tokenize(text).items()}
+    whole = clip.tokenize(text)
+    if len(whole[keys[0]]) > 1:
+        log.warning("only the first 75 tokens of a text are kept: %s", text)
+    tokens = {key: chunks[:1] for key, chunks in whole.items()}
     states, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
     return states.float(), first_eos(token_ids(tokens[keys[0]])[0]), pooled.float()
