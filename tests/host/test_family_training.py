@@ -242,3 +242,19 @@ def test_the_refiner_is_refused_by_name(sdxl):
 
     with pytest.raises(ImageToPromptError, match="SDXL refiner"):
         family_for(SimpleNamespace(readings=readings))
+
+
+def test_a_preview_is_sampled_under_the_pictures_prompt(sdxl):
+    from image_to_prompt.nodes.training import session
+
+    models = session.Models(**{k: v for k, v in sdxl.sockets().items() if k != "image"})
+    given = []
+    predict = models.denoiser.predict
+    models.denoiser.predict = lambda *args, **named: given.append(named) or predict(*args, **named)
+    with torch.inference_mode():
+        images = session.training_images(models, [sdxl.picture], QUICK_CROSS, "center", 64)
+        trainer = session.trainer_of(models, QUICK_CROSS, 0, 1, images)
+        latents = session.preview(models, trainer)
+    assert latents.shape == (1, 4, 8, 8) and latents.isfinite().all()
+    wanted = trainer.loss.form.of_images(trainer.images.embeds).pooled
+    assert len(given) == 6 and all(torch.equal(each["pooled"], wanted) for each in given)
