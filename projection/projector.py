@@ -98,9 +98,10 @@ class Projection:
 
     def _check_trained_parts(self) -> None:
         text, vision = self.encoder.text_width, self.encoder.vision_width
+        context = self.context_width
         found = {
             "residual": (self.residual and self.residual.width, text),
-            "cross_attention": (self.cross_attention and self.cross_attention.width, text),
+            "cross_attention": (self.cross_attention and self.cross_attention.width, context),
             "vision": (self.vision and self.vision.tokens.shape[-1], vision),
         }
         for name, (width, wanted) in found.items():
@@ -147,6 +148,11 @@ class Projection:
         The closed form is not used with readings, and its file is half as large so.
         """
         return replace(self, matrix=self.matrix.half().float(), readings=readings)
+
+    @property
+    def context_width(self) -> int:
+        """D, the width of the context that its prompts give the U-Net's cross-attentions."""
+        return self.encoder.text_width if self.readings is None else self.readings.family.width
 
     @property
     def common(self) -> Tensor | None:

@@ -69,8 +69,9 @@ def encode_text(clip: Any, text: str) -> EncodedText:
 
 
 def eos_of(tokens: dict[str, list]) -> list[int]:
-    """First EOS of each chunk of what `clip.tokenize` gives for an SD 1.x text encoder."""
-    return [first_eos(ids) for ids in token_ids(tokens["l"])]
+    """First EOS of each chunk of what `clip.tokenize` gives; the encoders of SDXL agree."""
+    chunks = tokens["l"] if "l" in tokens else next(iter(tokens.values()))
+    return [first_eos(ids) for ids in token_ids(chunks)]
 
 
 def token_ids(chunks: Sequence[Sequence[Any]]) -> list[list[int]]:

@@ -15,7 +15,7 @@ and would decide it alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,6 +66,11 @@ class Reading:
     def width(self) -> int:
         """D, the width of the text state."""
         return self.matrix.shape[0]
+
+    def detached_copy(self) -> Reading:
+        """The same reading with tensors of its own, none of them made in inference mode."""
+        tensors = {name: getattr(self, name).detach().clone() for name in TENSORS}
+        return replace(self, **tensors)
 
     def apply(self, centred: Tensor) -> Tensor:
         """Text states (B, D) float32 from centred image embeddings x (B, J).

@@ -88,6 +88,12 @@ class Readings:
         x = self.centred(image_embeds)
         return {name: reading.apply(x) for name, reading in self.readings.items()}
 
+    def detached_copy(self) -> Readings:
+        """The same readings with tensors of their own, none of them made in inference mode."""
+        own = {name: reading.detached_copy() for name, reading in self.readings.items()}
+        centre, direction = (t.detach().clone() for t in (self.centre, self.direction))
+        return replace(self, readings=own, centre=centre, direction=direction)
+
     def with_direction(self, direction: Tensor) -> Readings:
         """The same readings with c along a direction (J,) of any length, and centre 0."""
         c = normalize(direction.detach().cpu().double(), dim=0).float()

@@ -15,7 +15,7 @@ from pathlib import Path
 from image_to_prompt.workflows.authoring import notes
 from image_to_prompt.workflows.authoring.graph import Graph
 from image_to_prompt.workflows.authoring.sd1 import LOAD, PROMPT, REGION, REGIONS_WIDTH, TRAIN, Sd1
-from image_to_prompt.workflows.authoring.sdxl.graphs import sdxl_edit, sdxl_variation
+from image_to_prompt.workflows.authoring.sdxl.graphs import sdxl_edit, sdxl_refine, sdxl_variation
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -128,6 +128,7 @@ GRAPHS: tuple[Callable[[], Graph], ...] = (
     refine_and_edit,
     sdxl_variation,
     sdxl_edit,
+    sdxl_refine,
 )
 
 

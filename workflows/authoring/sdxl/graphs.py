@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from image_to_prompt.workflows.authoring.graph import Graph, Node
 from image_to_prompt.workflows.authoring.node_specs import SDXL_CHECKPOINT
-from image_to_prompt.workflows.authoring.sd1 import LOAD, PROMPT, Sd1
+from image_to_prompt.workflows.authoring.sd1 import (
+    LOAD,
+    PROMPT,
+    TRAIN,
+    TRAINED_PROMPT,
+    TRAINED_SAMPLE,
+    Sd1,
+)
 from image_to_prompt.workflows.authoring.sdxl import notes
 
 
@@ -33,3 +40,22 @@ def sdxl_edit() -> Graph:
     """A picture and a text together, with SDXL."""
     graph = Sdxl(notes.EDIT)
     return graph.finish_sdxl(graph.embed(graph.picture(0), text="in the snow"), "sdxl_edit")
+
+
+def sdxl_refine() -> Graph:
+    """Thirty steps on a picture at SDXL's own size, then variations of it."""
+    graph = Sdxl(notes.REFINE)
+    picture = graph.picture(0)
+    refined = graph.train("OnlineRefine", picture, 560, size=1024)
+    saved = {"projection": refined.out(1), "filename_prefix": "sdxl_refined"}
+    graph.add("SaveProjection", (TRAIN, 920), **saved)
+    prompt = graph.embed(picture, x=TRAINED_PROMPT, projection=refined.out(1))
+    return graph.finish(
+        prompt,
+        graph.empty_text(x=TRAINED_PROMPT),
+        "sdxl_refine",
+        TRAINED_SAMPLE,
+        width=1024,
+        height=1024,
+        model=refined.out(0),
+    )

@@ -34,3 +34,16 @@ so **text_weight** means about the same as with SD 1.x.
 - **text_weight**: higher values follow the text more, lower the picture.
 - **blend** `add, keep length` is gentler at a high text_weight.
 {_FILES}"""
+
+REFINE = f"""## Refine SDXL on a picture, then vary it
+
+30 training steps of LoRA on the picture itself: what no caption states, such as place and size,
+carries over. Not yet judged on the real SDXL.
+
+- **size** 1024: SDXL reads the size of a picture, so train at the size that you sample at.
+- **memory** `automatic` uses gradient checkpointing where one picture at 1024 does not fit without;
+  `low` takes one noisy picture at a time.
+- The training runs once; new seeds of **KSampler** only sample. The curve shows the loss.
+- **Save Projection** keeps what was trained; **Apply Projection** puts it on a model again. With
+  **save_lora** it also writes a LoRA for core's Load LoRA.
+{_FILES}"""
