@@ -92,7 +92,7 @@ class Soak:
         steps = []
 
         def check() -> None:
-            if len(steps) > 2:
+            if steps:
                 raise Stopped
 
         def progress(number: str, done: int, of: int) -> None:

@@ -131,11 +131,11 @@ class Prompts:
         return graph.nodes
 
     def long_refinement(self, number: int) -> dict:
-        """A refinement of many steps, to be interrupted."""
+        """A refinement of more steps, to be interrupted."""
         graph = self.refinement(number)
         for node in graph.values():
             if node["class_type"] == "OnlineRefine":
-                node["inputs"]["steps"] = 10000
+                node["inputs"]["steps"] = 10
         return graph
 
     # --- parts ------------------------------------------------------------------------------
