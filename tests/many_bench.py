@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from image_to_prompt.tests.workflows.many import stand_in
@@ -136,30 +139,49 @@ def embedded(count: int, compare: bool) -> None:
     projection = from_clip_model(clip)
     paths = sorted(Path("photos").iterdir())[:count]
 
-    def bare() -> float:
-        began = time.monotonic()
-        for at in range(0, count, batch):
-            pixels = torch.stack([decode(path.read_bytes()) for path in paths[at : at + batch]])
-            projection.apply(image_embeds(clip, pixels)).half()
-        return time.monotonic() - began
+    def bare(at: int) -> None:
+        pixels = torch.stack([decode(path.read_bytes()) for path in paths[at : at + batch]])
+        projection.apply(image_embeds(clip, pixels)).half()
 
-    def ours() -> float:
-        made = BatchEmbedder(decode, lambda pixels: image_embeds(clip, pixels), projection, batch)
-        began = time.monotonic()
-        for _ in collect.here(((path.name, path) for path in paths), made):
+    made = BatchEmbedder(decode, lambda pixels: image_embeds(clip, pixels), projection, batch)
+    ours = collect.here(((path.name, path) for path in paths), made)
+    if not compare:
+        for _ in ours:
             pass
-        return time.monotonic() - began
-
-    if compare:
-        bare()  # warm
-        tries = [(ours(), bare()) for _ in range(5)]  # by turns; the quickest counts
-        ratio = min(one for one, _ in tries) / min(other for _, other in tries)
-        told = ", ".join(f"{one:.2f}/{other:.2f}" for one, other in tries)
-        print(f"embedding: {count} pictures, {ratio:.3f} of a bare encode ({told} s)")
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"embedding: {count} pictures, at most {memory:.0f} MB of memory")
         return
-    ours()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"embedding: {count} pictures, at most {memory:.0f} MB of memory")
+    bare(0)  # warm
+    ratios, sums = [], [0.0, 0.0]
+    for at in range(0, count, batch):
+        taken = _taken((lambda: next(ours), lambda at=at: bare(at)), turned=at // batch % 2 == 1)
+        ratios.append(taken[0] / taken[1])
+        sums = [one + other for one, other in zip(sums, taken, strict=True)]
+    low, middle, high = _median(ratios)
+    print(
+        f"embedding: {count} pictures, {sums[0]:.1f} s of CPU against {sums[1]:.1f} s of a bare "
+        f"encode, {sums[0] / sums[1]:.3f}; {len(ratios)} pairs of batches: median {middle:.3f} "
+        f"[{low:.3f}, {high:.3f}], worst {max(ratios):.3f}"
+    )
+
+
+def _taken(actions: tuple[Callable[[], object], ...], turned: bool) -> list[float]:
+    """CPU seconds of each action, which other processes do not lengthen; turned: last one first."""
+    taken = [0.0] * len(actions)
+    order = list(enumerate(actions))
+    for index, action in reversed(order) if turned else order:
+        began = time.process_time()
+        action()
+        taken[index] = time.process_time() - began
+    return taken
+
+
+def _median(values: list[float]) -> tuple[float, float, float]:
+    """A median with its 95 % interval: the order statistics that hold it, by the binomial law."""
+    ordered, count = sorted(values), len(values)
+    tails = [sum(math.comb(count, k) for k in range(n + 1)) / 2**count for n in range(count)]
+    edge = max((n for n, tail in enumerate(tails[: count // 2]) if tail <= 0.025), default=0)
+    return ordered[edge], statistics.median(ordered), ordered[count - 1 - edge]
 
 
 def _clip():  # type: ignore[no-untyped-def]
