@@ -3,6 +3,8 @@
     overhead   jobs of 2 s on one stand-in server: what the engine adds to them
     scaling    jobs of 0.5 s on 1, 2, 4 and 8 stand-in servers, which wait and do not compute
     host       the miniature on one real server and on two, each with one core (needs ComfyUI)
+    start      what is between the command and the first job, beside a real server's own start
+    killed     64 pictures on two real servers: kill -9 of a server, then of the driver; again
     embedding  1,000 pictures against a bare batched encode of them, and memory at 1,000 and 4,000
     curve      a simulated curve for GPUs and machines, from the numbers given by its options
 
@@ -26,12 +28,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from image_to_prompt.tests import many_real
 from image_to_prompt.tests.workflows.many import stand_in
 from image_to_prompt.tests.workflows.many.conftest import GRAPH
 from image_to_prompt.workflows.comfyui import hosts
-
-PARTS = ("overhead", "scaling", "host", "embedding", "curve")
-VARIATION = hosts.PACK / "workflows" / "api" / "variation.json"
 
 
 def main() -> None:
@@ -39,7 +39,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
-    parser.add_argument("--pictures", type=int, default=16, help="of host")
+    parser.add_argument("--pictures", type=int, default=16, help="of host and killed")
+    parser.add_argument("--repeats", type=int, default=3, help="of start")
     parser.add_argument("--seconds", type=float, default=2.0, help="curve: of one job on a GPU")
     parser.add_argument("--megabytes", type=float, default=3.0, help="curve: in and out of a job")
     parser.add_argument("--network", type=float, default=100.0, help="curve: driver, MB a second")
@@ -48,7 +49,7 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for part in options.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            globals()[part](Path(folder), options)
+            PARTS[part](Path(folder), options)
 
 
 def overhead(folder: Path, _: argparse.Namespace) -> None:
@@ -79,40 +80,9 @@ def _stand_in(folder: Path, jobs: int, workers: int, pause: float) -> tuple[floa
     os.environ |= {"COMFYUI_PYTHON": sys.executable, "STAND_IN_PAUSE": str(pause)}
     line = [str(folder / "graph.json"), "--images", str(images), "--out", str(folder / "out")]
     began = time.time()
-    _quiet([*line, "--host", str(host), "--cpu", "--workers", str(workers)])
+    many_real.quiet([*line, "--host", str(host), "--cpu", "--workers", str(workers)])
     files = sorted(path.stat().st_mtime for path in (folder / "out").glob("*.png"))
     return files[0] - began - pause, files[-1] - files[0] + pause
-
-
-def _quiet(line: list[str]) -> None:
-    """The command in a process of its own."""
-    script = hosts.PACK / "workflows" / "run_many.py"
-    done = subprocess.run([sys.executable, str(script), *line], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-
-
-def host(folder: Path, options: argparse.Namespace) -> None:
-    """Wall time from the first result to the last, which leaves the servers' start out."""
-    from image_to_prompt.workflows.demo_parts import miniature
-
-    checkpoint, clip = miniature.wide_files(miniature.weights())
-    for kind, file in (("checkpoints", checkpoint), ("clip_vision", clip)):
-        (folder / "models" / kind).mkdir(parents=True)
-        (folder / "models" / kind / file.name).symlink_to(file)
-    miniature.training_pictures(folder / "photos", options.pictures)
-    line = [str(VARIATION), "--images", str(folder / "photos"), "--cpu", "--threads", "1"]
-    line += ["--models", str(folder / "models"), "--steps", "4", "--width", "64", "--height", "64"]
-    line += ["--checkpoint", checkpoint.name]
-    line += ["--clip-vision", clip.name, "--projection-file", clip.name]
-    seconds = {}
-    for workers in (1, 2):
-        out = folder / f"out-{workers}"
-        _quiet([*line, "--workers", str(workers), "--out", str(out)])
-        files = sorted(path.stat().st_mtime for path in out.glob("*.png"))
-        seconds[workers] = (files[-1] - files[workers - 1]) / (len(files) - workers)
-    ratio = seconds[2] / seconds[1]
-    print(f"host: {seconds[1]:.2f} s a picture on one server, {ratio:.2f} of it on two")
 
 
 def embedding(folder: Path, _: argparse.Namespace) -> None:
@@ -238,6 +208,16 @@ def _simulated(gpus: int, seconds: float, serial: float, jobs: int = 4000) -> fl
         heapq.heappush(ends, free + seconds)
     return jobs / free
 
+
+PARTS = {
+    "overhead": overhead,
+    "scaling": scaling,
+    "host": many_real.host,
+    "start": many_real.start,
+    "killed": many_real.killed,
+    "embedding": embedding,
+    "curve": curve,
+}
 
 if __name__ == "__main__":
     main()
