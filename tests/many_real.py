@@ -109,7 +109,7 @@ def _told_by_manifest(out: Path) -> None:
     done = [record["job"] for record in records if record.get("state") == "done"]
     again = [record for record in records if record.get("attempts")]
     kinds = sorted({attempt["kind"] for record in again for attempt in record["attempts"]})
-    runs = [record["how"] if "how" in record else "begins" for record in records if "run" in record]
+    runs = [record.get("how", "begins") for record in records if "run" in record]
     twice = len(done) - len(set(done))
     print(f"        {len(list(out.glob('*.png')))} files; {len(done)} jobs done, {twice} twice")
     print(
