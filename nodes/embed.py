@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..projection import BLENDS, Projection, shared_slots, weighted, weighted_mean
 from ..projection.prompt.travel import check_frames, travel
+from .families.embed import combining, family_prompt
 from .host import api as host
 from .host.api import io
 from .host.vision import image_embeddings
@@ -31,6 +32,7 @@ from .inputs.embed_inputs import (
     FROM_ALL,
     IMAGES,
     MASK_USES,
+    PAD_RULES,
     SLOTS,
     TRAVEL,
     WHOLE,
@@ -53,9 +55,9 @@ class ImageToPromptEmbed(io.ComfyNode):
             display_name="Image To Prompt Embed",
             category=CATEGORY,
             description=(
-                "Turns a picture into a prompt for SD 1.x, as plain CONDITIONING, with no training "
-                "and no adapter. Add a text to steer it. Use it as positive or negative, and with "
-                "core's Conditioning nodes (combine, area, mask, timestep range)."
+                "Turns a picture into a prompt for SD 1.x, SD 2.x or SDXL, as plain CONDITIONING, "
+                "with no training and no adapter. Add a text to steer it. Use it as positive or "
+                "negative, and with core's Conditioning nodes (combine, area, mask, timestep)."
             ),
             is_input_list=True,  # the folder loader gives a list, for sizes may differ
             inputs=embed_inputs(),
@@ -86,6 +88,7 @@ class ImageToPromptEmbed(io.ComfyNode):
         crop: Any,
         blend: Any = "add",
         image_weights: Any = "",
+        pads: Any = "picture",
         mask: Any = None,
         mask_use: Any = MASK_USES[0],
         frames: Any = "",
@@ -131,6 +134,7 @@ def _prompt(
     crop: str,
     blend: str,
     image_weights: str,
+    pads: str,
     mask: Sequence[Tensor | None],
     mask_use: str,
     frames: str,
@@ -144,7 +148,10 @@ def _prompt(
         for value in values:
             check_number(value, name)
     check_text(text, "text")
-    check_pairing(check_projection(projection), clip, clip_vision)
+    check_choice(pads, PAD_RULES, "pads")
+    readings = check_projection(projection).readings
+    if readings is None:
+        check_pairing(projection, clip, clip_vision)
     pictures = [picture for batch in image for picture in rgb(batch, crop).split(1)]
     keys = parse_frames(frames, len(pictures)) if mode == TRAVEL else []
     if mode == TRAVEL:
@@ -153,6 +160,10 @@ def _prompt(
     weights = parse_weights(image_weights) if mode in FROM_ALL else None
 
     parts, masks = masked(pictures, masks_for(mask, pictures), mask_use)
+    factors = list(zip(*(values for _, values in rows), strict=True))
+    if readings is not None:
+        sources = (projection, readings, clip, clip_vision, parts, masks, crop)
+        return family_prompt(*sources, combining(mode, weights, keys), text, factors, blend, pads)
     found = image_embeddings(clip_vision, parts, crop, projection.vision, masks)
     embeddings = torch.cat([projection.apply(v) for v in found])
     if mode == SLOTS:
@@ -163,7 +174,6 @@ def _prompt(
         embeddings = weighted_mean(embeddings, weights, projection.common)
     if mode == TRAVEL:
         embeddings = travel(embeddings, keys, projection.common)
-    factors = list(zip(*(values for _, values in rows), strict=True))
     return entries(projection, clip, text, embeddings, factors, blend)
 
 

@@ -49,6 +49,7 @@ def kinds(host):
             "crop": "center",
             "blend": "add",
             "image_weights": "",
+            "pads": "picture",
             "mask": None,
             "mask_use": "crop to mask",  # the stand-in has no layers to hide patches from
             "frames": "0, 3",
@@ -62,7 +63,7 @@ def kinds(host):
         },
         "LoadProjection": {
             **{"file": tools.good_file, "method": "ridge", "cutoff": 0.0},
-            **{"captions": "", "gap": 0.0},
+            **{"captions": "", "gap": 0.0, "corpus_size": 4000},
         },
         "SaveProjection": {
             "projection": with_change(),

@@ -34,23 +34,22 @@ def _run(options: argparse.Namespace) -> int:
     jobs = list(from_folder(options.images))
     files = [(job.name, job.images[0].resolve()) for job in jobs if job.name not in there]
     began, done, broken, tables = time.monotonic(), 0, 0, []
-    for found in _found(options, choice, files) if files else ():
-        for name, error in zip(found["name"], found["error"], strict=True):
-            if error:
-                print(f"{name}: {error}", file=sys.stderr)
-                broken += 1
-        tables.append(rows.table(found))
-        done += len(found["name"])
-        if sum(len(table) for table in tables) >= _ROWS:
+    try:
+        for found in _found(options, choice, files) if files else ():
+            for name, error in zip(found["name"], found["error"], strict=True):
+                if error:
+                    print(f"{name}: {error}", file=sys.stderr)
+                    broken += 1
+            tables.append(rows.table(found))
+            done += len(found["name"])
+            if sum(len(table) for table in tables) >= _ROWS:
+                rows.write(tables)
+                tables = []
+    finally:  # what an interrupt finds done is kept
+        if tables:
             rows.write(tables)
-            tables = []
-    if tables:
-        rows.write(tables)
     if options.files is not None:
-        from .prompt_files import write_prompts
-
-        written = write_prompts(rows.embeddings(), choice.loaded_projection(), options.files)
-        print(f"{written} prompt files written to {options.files}", file=sys.stderr)
+        _write_files(rows, choice, options.files)
     seconds = time.monotonic() - began
     print(f"{done - broken} of {len(jobs)} embedded in {seconds:.0f} s", file=sys.stderr)
     if there:
@@ -58,6 +57,14 @@ def _run(options: argparse.Namespace) -> int:
     if broken:
         print(f"{broken} broken", file=sys.stderr)
     return 1 if broken else 0
+
+
+def _write_files(rows: Any, choice: Any, folder: Any) -> None:
+    """A prompt file for each row that was embedded; needs the projection once more."""
+    from .prompt_files import write_prompts
+
+    written = write_prompts(rows.embeddings(), choice.loaded_projection(), folder)
+    print(f"{written} prompt files written to {folder}", file=sys.stderr)
 
 
 def _found(options: argparse.Namespace, choice: Any, files: list) -> Iterator[dict[str, Any]]:
