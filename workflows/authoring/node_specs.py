@@ -139,12 +139,7 @@ NODE_SPECS: Mapping[str, NodeSpec] = MappingProxyType(
         "ImageToPromptLayout": NodeSpec(
             "Image To Prompt Layout",
             outputs=(("CONDITIONING", "CONDITIONING"),),
-            sockets={
-                "projection": "PROJECTION",
-                "clip": "CLIP",
-                "clip_vision": "CLIP_VISION",
-                "image": "IMAGE",
-            },
+            sockets=_ENCODERS | {"image": "IMAGE"},
             widgets={
                 "tiles": "by aspect",
                 "mode": "areas",
