@@ -37,6 +37,11 @@ from .data.encoded_prompts import EncodedPrompts
 from .diffusion.denoiser import Denoiser
 from .diffusion.loss import DiffusionLoss
 from .errors import ImageToPromptError
+from .families.family import FAMILIES, REFINER, SD1, SD2, SDXL, Family, Part
+from .families.least_squares import fit_readings
+from .families.reading import Reading
+from .families.readings import Readings
+from .families.slots import PADS, EncodedPrompt, picture_prompt, pooled_strength
 from .integrations.diffusers_unet import DiffusersDenoiser
 from .integrations.transformers_clip import (
     TransformersTower,
@@ -82,13 +87,19 @@ recipe = training_config
 __all__ = [
     "BLENDS",
     "CONCEPTS",
+    "FAMILIES",
     "FIT",
     "METHODS",
     "MIN_PICTURES",
+    "PADS",
     "PAPER_NORM",
     "PAPER_TEXT_WEIGHT",
     "PICTURES_SHARE",
     "REFINE",
+    "REFINER",
+    "SD1",
+    "SD2",
+    "SDXL",
     "TEXT_ONLY",
     "VISUAL_SHARE",
     "CaptionStatistics",
@@ -103,8 +114,10 @@ __all__ = [
     "Denoiser",
     "DiffusersDenoiser",
     "DiffusionLoss",
+    "EncodedPrompt",
     "EncodedPrompts",
     "Encoder",
+    "Family",
     "Full",
     "FullDelta",
     "ImageToPromptError",
@@ -113,10 +126,13 @@ __all__ = [
     "LoRADelta",
     "LowRank",
     "NoiseConfig",
+    "Part",
     "Pictures",
     "PreservationConfig",
     "Progress",
     "Projection",
+    "Reading",
+    "Readings",
     "Recipe",
     "Residual",
     "ResidualConfig",
@@ -143,6 +159,7 @@ __all__ = [
     "first_eos",
     "fit",
     "fit_from_text",
+    "fit_readings",
     "from_clip_model",
     "has_words",
     "image_slots",
@@ -158,6 +175,8 @@ __all__ = [
     "only",
     "phrases",
     "picture_direction",
+    "picture_prompt",
+    "pooled_strength",
     "portable_cutoff",
     "prompt_embeds",
     "read_clip_projections",

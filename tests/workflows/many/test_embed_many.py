@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 import pytest
@@ -138,6 +139,28 @@ def test_a_name_that_leads_out_of_the_folder_writes_nothing(tmp_path):
     rows = [("../out.png", row), ("in/a.png", row)]
     assert write_prompts(rows, projection, tmp_path / "prompts") == 1
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_is_embedded(sent, code, clip, photos, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    own = collect.here
+
+    def stopped_after_two_batches(*arguments):
+        for number, found in enumerate(own(*arguments)):
+            if number == 2:
+                signal.raise_signal(sent)
+            yield found
+
+    monkeypatch.setattr(collect, "here", stopped_after_two_batches)
+    try:
+        found = embed_many.main(line(clip, photos, tmp_path))
+    except SystemExit as end:
+        found = end.code
+    assert found == code
+    monkeypatch.undo()
+    embed_many.main(line(clip, photos, tmp_path))
+    assert "8 were done before" in capsys.readouterr().err
 
 
 def test_files_that_are_read_ahead_give_the_same_rows(clip, photos):
