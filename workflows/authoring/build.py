@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from image_to_prompt.workflows.authoring import notes
-from image_to_prompt.workflows.authoring.graph import Graph
+from image_to_prompt.workflows.authoring.format.graph import Graph
 from image_to_prompt.workflows.authoring.sd1 import LOAD, PROMPT, REGION, REGIONS_WIDTH, TRAIN, Sd1
 from image_to_prompt.workflows.authoring.sdxl.graphs import sdxl_edit, sdxl_refine, sdxl_variation
 
