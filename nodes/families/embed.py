@@ -85,8 +85,8 @@ def combining(
     """
     if mode == SLOTS:
         raise ImageToPromptError(
-            "another option of images for this model",
-            f"{mode!r}, which needs SD 1.x",
+            f"a projection for SD 1.x, for images '{SLOTS}'",
+            "one for SD 2.x or SDXL",
             "Choose another option of images.",
         )
     if mode == TRAVEL:

@@ -18,6 +18,19 @@ from ...projection import (
 )
 from ...projection.prompt.conditioning import CHUNK
 from ..host import api as host
+from ..inputs.checks import check_projection
+
+
+def sd1_projection(projection: object) -> Projection:
+    """The payload of a PROJECTION socket, for SD 1.x. Raises ImageToPromptError for any other."""
+    found = check_projection(projection)
+    if found.readings is not None:
+        raise ImageToPromptError(
+            "a PROJECTION for SD 1.x",
+            f"one for {found.encoder.name}",
+            "This node is for SD 1.x: load its CLIP in LoadProjection (socket projection).",
+        )
+    return found
 
 
 def prompt_of(

@@ -22,14 +22,13 @@ from ..inputs.advice import with_advice
 from ..inputs.checks import (
     check_choice,
     check_number,
-    check_projection,
     check_socket,
     check_text,
     writing,
 )
 from ..inputs.embed_inputs import embed_inputs
 from ..types import CATEGORY, PROJECTION
-from .entries import entries_of
+from .entries import entries_of, sd1_projection
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ class SavePrompt(io.ComfyNode):
     def execute(
         cls, conditioning: Any, projection: Projection, filename_prefix: str
     ) -> io.NodeOutput:
-        check_projection(projection)
+        sd1_projection(projection)
         prompt = SlotPrompt.of(_only_entry(conditioning), projection.encoder, projection.centred)
         with writing(filename_prefix):
             path = save_new_prompt(prompt, *files.new_names(files.PROMPTS, filename_prefix))

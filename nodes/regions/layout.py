@@ -15,8 +15,9 @@ from ..host import api as host
 from ..host.api import io
 from ..host.vision import image_embeddings
 from ..inputs.advice import with_advice
-from ..inputs.checks import check_choice, check_number, check_projection, check_text, rgb
+from ..inputs.checks import check_choice, check_number, check_text, rgb
 from ..inputs.layout_inputs import MODES, TILES, check_share, layout_inputs
+from ..prompts.entries import sd1_projection
 from ..prompts.rows import check_pairing, entries
 from ..types import CATEGORY
 
@@ -68,7 +69,7 @@ class ImageToPromptLayout(io.ComfyNode):
         factors = [(check_number(text_weight, "text_weight"), check_number(strength, "strength"))]
         check_share(whole, "whole")
         check_share(feather, "feather")
-        check_pairing(check_projection(projection), clip, clip_vision)
+        check_pairing(sd1_projection(projection), clip, clip_vision)
         pictures = rgb(image, "none")
         grid = _grid(tiles, pictures)
 

@@ -40,5 +40,5 @@ def test_frames_pass_through_the_pictures(models, made, embed):
 
 
 def test_shared_slots_are_refused(models, made, embed):
-    with pytest.raises(ImageToPromptError, match="which needs SD 1"):
+    with pytest.raises(ImageToPromptError, match="or SDXL"):
         embed(made, models.sdxl, models.vision, images="one prompt from all, slots shared")

@@ -68,7 +68,8 @@ OTHERS = {
     "ground": "a {f} {s}",
     "shape": "something {f} on {g}",
 }
-TEXT_WEIGHT = 0.8  # of .4, .6, .8 and 1.2, by --split train
+TEXT_WEIGHT = 0.8
+ENERGIES = (0.8, 0.85, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,15 @@ def written(template: str, triples: Tensor) -> list[str]:
     return [write(template, triple) for triple in triples]
 
 
+def leading(text_embeds: Tensor, energy: float) -> Concept:
+    """IP-Composer's concept: the leading directions that hold this share of the energy."""
+    x = normalize(text_embeds, dim=-1)
+    _, values, directions = torch.linalg.svd(x - x.mean(dim=0), full_matrices=False)
+    held = values.square().cumsum(dim=0) / values.square().sum()
+    rank = int((held < energy).sum()) + 1
+    return Concept(directions[:rank], torch.ones(rank))
+
+
 def replaced(a: Tensor, b: Tensor, index: int) -> Tensor:
     """Attributes a (N, 3) with one of them taken from b."""
     return torch.cat([a[:, :index], b[:, index : index + 1], a[:, index + 1 :]], dim=1)
@@ -126,6 +136,9 @@ def rows(mini: Miniature, case: Pairs) -> Iterator[tuple[Row, Tensor | None]]:
         x = swap(case.embeds_a, case.embeds_b, concept)
         for gap, form in forms.items():
             yield (f"{name}: swap, {gap}", _alone(sos, form, x), target), x
+        for energy in ENERGIES:
+            x = swap(case.embeds_a, case.embeds_b, leading(joint(mini, WORDS[name]), energy))
+            yield (f"{name}: leading directions, {energy}", _alone(sos, plain, x), target), x
         named = written(TEXTS[name], case.b)
         say = _with_text(mini, plain, case.embeds_a, named)
         yield (f"{name}: a text that names it", say, target), None

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ..jobs import from_folder
@@ -59,8 +60,7 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def _write_files(rows: Any, choice: Any, folder: Any) -> None:
-    """A prompt file for each row that was embedded; needs the projection once more."""
+def _write_files(rows: Any, choice: Any, folder: Path) -> None:
     from .prompt_files import write_prompts
 
     written = write_prompts(rows.embeddings(), choice.loaded_projection(), folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from image_to_prompt.projection import Projection, SlotPrompt, save_prompt
+from image_to_prompt.projection import ImageToPromptError, Projection, SlotPrompt, save_prompt
 from image_to_prompt.projection.prompt.conditioning import CHUNK
 
 SUFFIX = ".safetensors"
@@ -19,8 +19,12 @@ def write_prompts(
     """Write a prompt file for each row that has none in `folder` yet; how many were written.
 
     rows: names and prompt embeddings (D,) of pictures. The file of `trip/sea.jpg` is
-    `trip/sea.jpg.safetensors`. A name that leads out of the folder is left out.
+    `trip/sea.jpg.safetensors`. A name that leads out of the folder is left out. Raises
+    ImageToPromptError for a projection that is not for SD 1.x.
     """
+    if projection.readings is not None:
+        expected, got = "a projection for SD 1.x", f"one for {projection.encoder.name}"
+        raise ImageToPromptError(expected, got, "Leave out --files for this one.")
     count, root = 0, folder.resolve()
     gap = 0.0 if projection.centred is None else projection.centred.gap
     slots = torch.zeros(1, CHUNK, dtype=torch.int64)
