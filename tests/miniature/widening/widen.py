@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from image_to_prompt.tests.miniature import models
-from image_to_prompt.tests.miniature.models import WEIGHTS
+from image_to_prompt.tests.miniature.drawings import models
+from image_to_prompt.tests.miniature.drawings.models import WEIGHTS
+from image_to_prompt.tests.miniature.drawings.sources import BUILD
 from image_to_prompt.tests.miniature.widening.layers import State
 from image_to_prompt.tests.miniature.widening.widen_clip import widen_clip
 from image_to_prompt.tests.miniature.widening.widen_unet import widen_taesd, widen_unet
 
-OUT = Path(__file__).resolve().parents[3] / "build" / "miniature"
+OUT = BUILD / "wide"
 CHECKPOINT = "miniature-sd15.safetensors"
 CLIP = "miniature-clip-vit-large-patch14.safetensors"
 
