@@ -22,7 +22,7 @@ from image_to_prompt.workflows.comfyui import hosts, server
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
 STEERED = ("edit", "refine_and_edit")  # workflows with a text
-WIDE = {"two_regions": 128}  # two squares side by side
+WIDE = {"two_regions": 192}  # two squares side by side
 FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does
 
 
@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     host = hosts.first()
     base, scratch = run.BASES / f"thumbnails-{host.folder.name}", demo.OUT / "thumbnails"
-    files = demo.Files(*miniature.wide_files(source), str(source), dict(demo.MINIATURE))
+    given = demo.MINIATURE | {"text_weight": demo.TEXT_WEIGHT}
+    files = demo.Files(*miniature.wide_files(source), str(source), given)
     settings = demo.settings_of(files, base) | {"seed": 1}
     pictures = miniature.world_pictures(scratch)
     references = [reference.path for reference in pictures]
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number, make in enumerate(build.GRAPHS, 1):
             name, graph = make.__name__, make().api()
             used = references[: len(nodes_of(graph, "LoadImage"))]
-            texts = list(pictures[0].edits) if name in STEERED else []
+            texts = [pictures[0].edits[0]] if name in STEERED else []
             values = settings_for(name, settings)
             [result] = run.run_workflow(url, graph, scratch, used, texts, values)
             print(compose(result, used, build.HERE / f"{number}_{name}.jpg"), flush=True)

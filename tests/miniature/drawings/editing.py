@@ -25,24 +25,27 @@ SEED = 56
 CLEAR = 0.6  # share of the drawing that the new ground must leave visible
 
 
-def changed(scenes: Scenes, kind: str) -> tuple[list[str], Scenes]:
-    """Edit texts, and the scenes as they should be after the edit."""
+def changed(scenes: Scenes, kind: str, first: int = 0) -> tuple[list[str], Scenes]:
+    """Edit texts, and the scenes as they should be after the edit.
+
+    first: the number of the first scene; the edits of neighbouring numbers differ.
+    """
     if kind == "thing":
-        step = 1 + 5 * (1 + torch.arange(len(scenes)) % 4)
+        step = 1 + 5 * (1 + (first + torch.arange(len(scenes))) % 4)
         thing = (scenes.thing + step) % len(THINGS)
         target = Scenes(**vars(scenes) | {"thing": thing})
         return [f"a {THINGS[i]}" for i in thing.tolist()], target
-    ground = torch.stack([_other_ground(scenes, i) for i in range(len(scenes))])
+    ground = torch.stack([_other_ground(scenes, i, first + i) for i in range(len(scenes))])
     target = Scenes(**vars(scenes) | {"ground": ground})
     return [f"on a {COLOURS[i]} background" for i in ground.tolist()], target
 
 
-def _other_ground(scenes: Scenes, index: int) -> Tensor:
+def _other_ground(scenes: Scenes, index: int, turn: int) -> Tensor:
     """A ground, other than the picture's, on which its drawing can be seen."""
     clear = visible()[scenes.thing[index], scenes.artist[index]] > CLEAR
     clear[scenes.ground[index]] = False
     choices = clear.nonzero()[:, 0]
-    return choices[index % len(choices)]
+    return choices[turn % len(choices)]
 
 
 def edited(

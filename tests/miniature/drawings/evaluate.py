@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--part", choices=tuple(SEEDS), default="test")
     parser.add_argument("--rows", nargs="*", help="the first letters of the rows to draw")
     parser.add_argument("--edits", type=int, help="pictures a point of the edits: n / 10")
+    parser.add_argument("--no-geometry", action="store_true", help="the miniature's tables only")
     parser.add_argument("--weights", type=Path, default=models.WEIGHTS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "evaluation.json")
@@ -162,7 +163,8 @@ def main() -> None:
     print_gate(found)
     edits = options.n // 10 if options.edits is None else options.edits
     report["editing"] = editing.table(mini, judge, edits) if edits else []
-    print_geometry()
+    if not options.no_geometry:
+        print_geometry()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="ascii")
     print(f"\n{time.monotonic() - clock:.0f} s; written to {options.out}")
