@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from image_to_prompt.tests.miniature.drawings import pipeline
+from image_to_prompt.tests.miniature import pipeline
 from image_to_prompt.tests.miniature.drawings.models import LATENT_SIDE
 from image_to_prompt.tests.miniature.drawings.preprocess import preprocess
 from image_to_prompt.tests.miniature.drawings.sampling import Miniature, noise_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from image_to_prompt.projection import REFINE, Projection, apply_strength, condition
-from image_to_prompt.tests.miniature.drawings import pipeline
+from image_to_prompt.tests.miniature import pipeline
 from image_to_prompt.tests.miniature.drawings.bench import Bench
 from image_to_prompt.tests.miniature.drawings.sampling import Miniature, noise_of
 from image_to_prompt.tests.miniature.experiments.fit_common import joined as with_deltas

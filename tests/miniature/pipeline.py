@@ -1,4 +1,4 @@
-"""The miniature as a diffusers pipeline: an independent check of the host's path.
+"""The miniature of the drawings as a diffusers pipeline: an independent check of the host's path.
 
 The host's sampler "euler" with the scheduler "simple" is diffusers' Euler with trailing steps;
 only the length of the starting noise differs, which `start` takes into account.
@@ -13,8 +13,8 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 from torch import Tensor
 
-from . import models
-from .world import SIDE
+from .drawings import models
+from .drawings.world import SIDE
 
 
 def pipeline(folder: Path = models.WEIGHTS) -> StableDiffusionPipeline:
