@@ -69,10 +69,9 @@ class TextEncoders:
         return Prompts.cat(parts), end_positions(ids)
 
     def _encode(self, ids: Tensor) -> Prompts:
-        l_states = penultimate(self.l.text_model, drawings.compact(ids))
+        l_states, _ = two_layers(self.l.text_model, drawings.compact(ids))
         g_ids = models.compact(models.padded_with_zero(ids))
-        g_states = penultimate(self.g.text_model, g_ids)
-        last = self.g.text_model(input_ids=g_ids).last_hidden_state
+        g_states, last = two_layers(self.g.text_model, g_ids)
         ends = last[torch.arange(len(ids)), end_positions(ids)]
         return Prompts(torch.cat([l_states, g_states], dim=-1), self.g.text_projection(ends))
 
@@ -84,10 +83,10 @@ class TextEncoders:
         return F.normalize(self.l.text_projection(states), dim=-1)
 
 
-def penultimate(text_model: torch.nn.Module, rows: Tensor) -> Tensor:
-    """States before the last layer (N, length, width), without the final norm."""
-    states = text_model(input_ids=rows, output_hidden_states=True).hidden_states
-    return states[len(states) - 2]
+def two_layers(text_model: torch.nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """States (N, length, width) before the last layer, as they are, and behind it, normalised."""
+    found = text_model(input_ids=rows, output_hidden_states=True)
+    return found.hidden_states[-2], found.last_hidden_state
 
 
 def zeros() -> Prompts:

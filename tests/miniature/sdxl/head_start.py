@@ -16,9 +16,8 @@ from transformers import CLIPModel
 from ..drawings import models as drawings
 from ..drawings.captions import all_captions
 from ..drawings.tokenizer import Tokenizer
-from ..drawings.train_text import text_states
 from ..drawings.world import pairs
-from .encoders import penultimate
+from .encoders import two_layers
 from .models import L_WIDTH
 
 SKIPPED = 7  # every such pair's captions give states enough
@@ -30,8 +29,8 @@ def last_from_penultimate(clip: CLIPModel) -> Tensor:
     """A (96, 96): final states of L from those before its last layer, y = A x."""
     captions = [text for pair in pairs("train")[::SKIPPED] for text in all_captions(pair)]
     ids = Tokenizer()(captions)
-    before = penultimate(clip.text_model, drawings.compact(ids)).flatten(0, 1).double()
-    after = text_states(clip, ids).flatten(0, 1).double()
+    states = two_layers(clip.text_model, drawings.compact(ids))
+    before, after = (each.flatten(0, 1).double() for each in states)
     gram = before.T @ before
     damping = RIDGE * gram.diagonal().mean() * torch.eye(L_WIDTH)
     return torch.linalg.solve(gram + damping, before.T @ after).T.float()

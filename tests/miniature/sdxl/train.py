@@ -13,13 +13,14 @@ from pathlib import Path
 
 import torch
 
+from ..drawings import models as drawings
 from . import models
 from .models import WEIGHTS
 
 STAGES = ("open_clip", "unet")
 
 
-def train_open_clip(seed: int, out: Path) -> dict[str, float]:
+def train_open_clip(seed: int, out: Path, initial: Path) -> dict[str, float]:
     """The second text encoder."""
     from . import train_open_clip as stage
 
@@ -30,11 +31,11 @@ def train_open_clip(seed: int, out: Path) -> dict[str, float]:
     return facts
 
 
-def train_unet(seed: int, out: Path) -> dict[str, float]:
+def train_unet(seed: int, out: Path, initial: Path) -> dict[str, float]:
     """The U-Net, on the latents of the drawings and the states of the encoders on disk."""
     from . import train_unet as stage
 
-    model, facts = stage.train(seed, out)
+    model, facts = stage.train(seed, out, initial)
     written = {name: f"{value:.5f}" for name, value in facts.items()}
     models.save(model, "unet", out, seed=str(seed), **written)
     return facts
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--initial", type=Path, default=drawings.WEIGHTS, help="drawings' U-Net")
     parser.add_argument("--snapshot", action="store_true", help="write the U-Net as it stands")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -63,7 +65,11 @@ def main() -> None:
         snapshot(options.seed, options.out)
         return
     for stage in STAGES if options.stage == "all" else (options.stage,):
-        print(stage, globals()[f"train_{stage}"](options.seed, options.out), flush=True)
+        print(
+            stage,
+            globals()[f"train_{stage}"](options.seed, options.out, options.initial),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

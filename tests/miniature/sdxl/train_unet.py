@@ -70,18 +70,18 @@ def steps() -> int:
     return int(os.environ.get("SDXL_UNET_STEPS", STEPS))
 
 
-def begin(seed: int) -> tuple[Run, UNet2DConditionModel]:
-    """A fresh run from the drawings' U-Net, or the one whose checkpoint is on disk."""
+def begin(seed: int, initial: Path = drawings.WEIGHTS) -> tuple[Run, UNet2DConditionModel]:
+    """A fresh run from the drawings' U-Net in `initial`, or the one whose checkpoint is on disk."""
     torch.manual_seed(seed)  # the initial weights: diffusers offers no generator for them
     model = models.unet_model().to(memory_format=torch.channels_last)
-    head_start.adopt(model, drawings.load("unet"), drawings.load("clip"))
+    head_start.adopt(model, drawings.load("unet", initial), drawings.load("clip"))
     plan = Schedule(steps=steps(), rate=RATE, decay=steps() // DECAY_SHARE)
     return Run("unet", model, plan, seed, average=0.998, folder=RUNS), model
 
 
-def train(seed: int, weights: Path) -> tuple[UNet2DConditionModel, dict[str, float]]:
+def train(seed: int, weights: Path, initial: Path) -> tuple[UNet2DConditionModel, dict[str, float]]:
     """Train to the end; the U-Net with the averaged weights, and its validation loss."""
-    run, model = begin(seed)
+    run, model = begin(seed, initial)
     data, noise = bank(seed, weights), Noise.sdxl()
     while not run.done:
         _step(run, model, data, noise)
