@@ -27,7 +27,7 @@ from .encoders import Prompts, TextEncoders
 from .train_open_clip import RUNS
 
 BATCH, RATE = 16, 6e-4
-STEPS = 4000  # SDXL_UNET_STEPS in the environment asks for other steps
+STEPS = 4600  # SDXL_UNET_STEPS in the environment asks for other steps
 DECAY_SHARE = 4  # the last one of so many parts of the training has the falling rate
 
 
