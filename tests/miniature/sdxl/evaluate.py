@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--seed", type=int, default=55)
     parser.add_argument("--part", choices=("train", "test"), default="test")
-    parser.add_argument("--rows", nargs="*", help="the first letters of the rows to draw")
+    parser.add_argument("--rows", nargs="*", help="first letters of the rows, in order")
     parser.add_argument("--weights", type=Path, default=models.WEIGHTS)
     parser.add_argument("--sheet", type=Path, default=RUNS / "evaluation.png")
     parser.add_argument("--json", type=Path)
@@ -80,14 +80,12 @@ def run(options: argparse.Namespace) -> None:
     scenes = sample(options.n, options.part, generator_of(options.seed))
     pictures = render(scenes)
     rows = rows_of(miniature, scenes, pictures, options.seed)
-    chosen = tuple(options.rows or ("",))
+    names = [name for first in options.rows or [""] for name in rows if name.startswith(first)]
     noise, sheet, results = noise_of(options.seed, options.n), [pictures[: options.shown]], {}
     print(f"{'row':32} " + "  ".join(f"{name:13}" for name in (*COLUMNS, "thing - bound")))
-    for name, row in rows.items():
-        if not name.startswith(chosen):
-            continue
-        drawn = miniature.draw(row.prompts, noise, options.steps, options.guidance)
-        results[name] = hits(drawn, row.wanted, judge)
+    for name in names:
+        drawn = miniature.draw(rows[name].prompts, noise, options.steps, options.guidance)
+        results[name] = hits(drawn, rows[name].wanted, judge)
         print(line(name, results[name], results.get(BOUND)), flush=True)
         sheet.append(drawn[: options.shown])
         save_sheet(sheet, options.sheet)

@@ -23,6 +23,7 @@ from .encoders import Prompts, TextEncoders
 from .models import L_WIDTH
 
 RIDGE = 0.1  # of the mean variance of the joint embeddings
+EVERY = 3  # so many pairs: their captions are 16 times the joint space's dimensions
 KINDS = ("l.eos", "l.pad", "g.eos", "g.pad", "pooled")
 
 
@@ -61,9 +62,9 @@ class Readings:
     centre: Tensor
 
     @classmethod
-    def fit(cls, encoders: TextEncoders, part: str = "train") -> Readings:
-        """From all captions of the pairs of `part`, with the captions' mean as centre."""
-        joint, states = encoded(encoders, part)
+    def fit(cls, encoders: TextEncoders) -> Readings:
+        """From all captions of every third training pair, with the captions' mean as centre."""
+        joint, states = encoded(encoders, pairs("train")[::EVERY])
         centre = joint.mean(dim=0)
         return cls({k: Reading.fit(joint - centre, states[k]) for k in KINDS}, centre)
 
@@ -85,9 +86,9 @@ class Readings:
         return {kind: r.offset.expand(count, -1) for kind, r in self.maps.items()}
 
 
-def encoded(encoders: TextEncoders, part: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Joint embeddings (N, 96) and states by kind of all captions of the pairs of `part`."""
-    captions = [text for pair in pairs(part) for text in all_captions(pair)]
+def encoded(encoders: TextEncoders, table: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Joint embeddings (N, 96) and states by kind of all captions of the pairs (M, 2)."""
+    captions = [text for pair in table for text in all_captions(pair)]
     prompts, ends = encoders.encode(captions)
     return encoders.joint(captions), states_of(prompts, ends)
 
@@ -103,9 +104,9 @@ def states_of(prompts: Prompts, ends: Tensor) -> dict[str, Tensor]:
     return dict(zip(KINDS, (l_end, l_pad, g_end, g_pad, prompts.pooled), strict=True))
 
 
-def agreement(readings: Readings, encoders: TextEncoders, part: str = "test") -> dict[str, float]:
-    """Mean centred cosine by kind of readings of captions' own embeddings to their states."""
-    joint, states = encoded(encoders, part)
+def agreement(readings: Readings, encoders: TextEncoders) -> dict[str, float]:
+    """Mean centred cosine by kind of held-out captions' states to the readings of them."""
+    joint, states = encoded(encoders, pairs("test"))
     found = {
         kind: reading.apply(joint - readings.centre) for kind, reading in readings.maps.items()
     }
