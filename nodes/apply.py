@@ -8,7 +8,7 @@ from typing import Any
 from ..projection import Projection
 from .host import api as host
 from .host.api import io
-from .host.model.checks import check_sd1
+from .host.model.checks import check_family, family_for
 from .host.model.patches import patch_model
 from .inputs.advice import with_advice
 from .inputs.checks import check_number, check_projection, check_socket
@@ -30,7 +30,13 @@ class ApplyProjection(io.ComfyNode):
                 "LoRA loader does. The MODEL of Online Refine and Fit Projection has them already."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="An SD 1.x MODEL; it stays as it is."),
+                io.Model.Input(
+                    "model",
+                    tooltip=(
+                        "The MODEL of the projection's family: SD 1.x, SD 2.x or SDXL. It stays "
+                        "as it is."
+                    ),
+                ),
                 PROJECTION.Input(
                     "projection", tooltip="From Load Projection: one that was fitted or refined."
                 ),
@@ -58,7 +64,7 @@ class ApplyProjection(io.ComfyNode):
     def execute(cls, model: Any, projection: Projection, strength: float) -> io.NodeOutput:
         change = check_projection(projection).cross_attention
         check_socket(model, "model")
-        check_sd1(model, projection.encoder.text_width)
+        check_family(model, projection.context_width, family_for(projection))
         if change is None:
             log.warning("this projection changes no model: it was not trained on one")
         return io.NodeOutput(patch_model(model, change, check_number(strength, "strength")))

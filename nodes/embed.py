@@ -24,6 +24,7 @@ from ..projection import (
     spherical_mean,
 )
 from ..projection.closed_form.clip_identity import fingerprint
+from .families.embed import family_prompt
 from .host import api as host
 from .host.api import io
 from .host.vision import image_embeddings
@@ -37,7 +38,7 @@ from .inputs.checks import (
     parse_weights,
     rgb,
 )
-from .inputs.embed_inputs import CROPS, IMAGES, embed_inputs
+from .inputs.embed_inputs import CROPS, IMAGES, PAD_RULES, embed_inputs
 from .inputs.lists import as_list, mapped
 from .types import CATEGORY
 
@@ -53,9 +54,9 @@ class ImageToPromptEmbed(io.ComfyNode):
             display_name="Image To Prompt Embed",
             category=CATEGORY,
             description=(
-                "Turns a picture into a prompt for SD 1.x, as plain CONDITIONING, with no training "
-                "and no adapter. Add a text to steer it. Use it as positive or negative, and with "
-                "core's Conditioning nodes (combine, area, mask, timestep range)."
+                "Turns a picture into a prompt for SD 1.x, SD 2.x or SDXL, as plain CONDITIONING, "
+                "with no training and no adapter. Add a text to steer it. Use it as positive or "
+                "negative, and with core's Conditioning nodes (combine, area, mask, timestep)."
             ),
             is_input_list=True,  # the folder loader gives a list, for sizes may differ
             inputs=embed_inputs(),
@@ -86,6 +87,7 @@ class ImageToPromptEmbed(io.ComfyNode):
         crop: Any,
         blend: Any = "add",
         image_weights: Any = "",
+        pads: Any = "picture",
     ) -> io.NodeOutput:
         """A list of CONDITIONING from lists of inputs, as the host gives them.
 
@@ -122,6 +124,7 @@ def _prompt(
     crop: str,
     blend: str,
     image_weights: str,
+    pads: str,
 ) -> list:
     """One CONDITIONING of pictures and batches whose sizes may differ."""
     check_choice(crop, CROPS, "crop")
@@ -130,9 +133,15 @@ def _prompt(
     check_number(text_weight, "text_weight")
     check_number(strength, "strength")
     check_text(text, "text")
-    _check_pairing(check_projection(projection), clip, clip_vision)
+    check_choice(pads, PAD_RULES, "pads")
+    readings = check_projection(projection).readings
+    if readings is None:
+        _check_pairing(projection, clip, clip_vision)
     pictures = [picture for batch in image for picture in rgb(batch, crop).split(1)]
     weights = parse_weights(image_weights) if from_all else None
+    if readings is not None:
+        sources = (projection, readings, clip, clip_vision, pictures, weights, from_all, crop)
+        return family_prompt(*sources, text, strength, text_weight, blend, pads)
 
     found = image_embeddings(clip_vision, pictures, crop, projection.vision)
     embeddings = torch.cat([projection.apply(v) for v in found])

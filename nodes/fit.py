@@ -213,9 +213,17 @@ def _split(singles: list[Tensor], share: float, seed: int) -> tuple[list[Tensor]
 
 
 def _from_text(models: Models, singles: list[Tensor], crop: str) -> io.NodeOutput:
-    """Text least squares: the pack's own captions, shifted to the mean of these images."""
-    text_projection_of(models.projection)  # or an error, before any work
+    """Text least squares: the pack's own captions, shifted to the mean of these images.
+
+    The readings of SD 2.x and SDXL are regressions on captions already: these are shifted.
+    """
+    readings = models.projection.readings
+    if readings is None:
+        text_projection_of(models.projection)  # or an error, before any work
     embeds = torch.cat(list(image_embeddings(models.clip_vision, singles, crop)))
+    if readings is not None:
+        shifted = models.projection.with_readings(readings.with_pictures(embeds))
+        return io.NodeOutput(models.model, shifted, loss_curve([], []))
     states = caption_states(models.clip, captions())
     fitted = fit_from_text(models.projection, states, embeds)
     return io.NodeOutput(models.model, fitted, loss_curve([], []))

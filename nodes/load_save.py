@@ -21,6 +21,7 @@ from ..projection import (
 )
 from ..projection.errors import escape
 from ..projection.storage.projection_file import save_new_projection, write_new_tensors
+from .families.load import CORPUS_SIZE
 from .gap.inputs import gap_inputs
 from .gap.load import loaded, missing, readable_path
 from .host import api as host
@@ -45,7 +46,8 @@ class LoadProjection(io.ComfyNode):
             description=(
                 "Makes the projection that turns CLIP image embeddings into prompts, from a full "
                 "CLIP file (text and vision), in under a second and without training. "
-                "Or loads one that Save Projection wrote."
+                "With the CLIP of an SDXL or SD 2.x checkpoint it is made for that model, from "
+                "captions. Or loads one that Save Projection wrote."
             ),
             is_input_list=True,  # a folder loader gives its pictures as a list
             inputs=[
@@ -121,6 +123,7 @@ class LoadProjection(io.ComfyNode):
         captions: Any = "",
         gap: Any = 0.0,
         clip_vision: Any = None,
+        corpus_size: Any = CORPUS_SIZE,
     ) -> io.NodeOutput:
         """A list of PROJECTION from lists of inputs, as the host gives them.
 

@@ -34,6 +34,11 @@ from .data.encoded_prompts import EncodedPrompts
 from .diffusion.denoiser import Denoiser
 from .diffusion.loss import DiffusionLoss
 from .errors import ImageToPromptError
+from .families.family import FAMILIES, REFINER, SD1, SD2, SDXL, Family, Part
+from .families.least_squares import fit_readings
+from .families.reading import Reading
+from .families.readings import Readings
+from .families.slots import PADS, EncodedPrompt, picture_prompt, pooled_strength
 from .integrations.diffusers_unet import DiffusersDenoiser
 from .integrations.transformers_clip import (
     TransformersTower,
@@ -70,13 +75,19 @@ recipe = training_config
 
 __all__ = [
     "BLENDS",
+    "FAMILIES",
     "FIT",
     "METHODS",
     "MIN_PICTURES",
+    "PADS",
     "PAPER_NORM",
     "PAPER_TEXT_WEIGHT",
     "PICTURES_SHARE",
     "REFINE",
+    "REFINER",
+    "SD1",
+    "SD2",
+    "SDXL",
     "TEXT_ONLY",
     "VISUAL_SHARE",
     "CaptionStatistics",
@@ -90,8 +101,10 @@ __all__ = [
     "Denoiser",
     "DiffusersDenoiser",
     "DiffusionLoss",
+    "EncodedPrompt",
     "EncodedPrompts",
     "Encoder",
+    "Family",
     "Full",
     "FullDelta",
     "ImageToPromptError",
@@ -100,10 +113,13 @@ __all__ = [
     "LoRADelta",
     "LowRank",
     "NoiseConfig",
+    "Part",
     "Pictures",
     "PreservationConfig",
     "Progress",
     "Projection",
+    "Reading",
+    "Readings",
     "Recipe",
     "Residual",
     "ResidualConfig",
@@ -129,6 +145,7 @@ __all__ = [
     "first_eos",
     "fit",
     "fit_from_text",
+    "fit_readings",
     "from_clip_model",
     "has_words",
     "image_slots",
@@ -142,6 +159,8 @@ __all__ = [
     "null_prompt",
     "phrases",
     "picture_direction",
+    "picture_prompt",
+    "pooled_strength",
     "portable_cutoff",
     "prompt_embeds",
     "read_clip_projections",

@@ -14,7 +14,7 @@ present v is scaled to length 1 first, since a bias only means something at a fi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import PAPER_CUTOFF, decompose, invert, portable_cutoff
 from .closed_form.sanity import check_entries, check_trained
 from .errors import ImageToPromptError, printable, quoted
+from .families.readings import Readings
 from .tensors import described, is_plain
 
 PAPER_NORM = 27.5
@@ -48,6 +49,7 @@ class Projection:
     vision: deep prompts; image embeddings must then come from `encode_pictures` with them.
     cross_attention: changes of the U-Net's cross-attentions, for whoever runs it.
     centred: the form that closes the gap between pictures and texts; None or gap 0 is SD-IPC.
+    readings: what pictures become for SD 2.x or SDXL, see `families`; `apply` is for SD 1.x alone.
     Raises ImageToPromptError if the parts do not fit together.
     """
 
@@ -63,6 +65,7 @@ class Projection:
     vision: DeepPrompts | None = None
     cross_attention: UNetDeltas | None = None
     centred: Centred | None = None
+    readings: Readings | None = None
 
     def __post_init__(self) -> None:
         widths = (self.encoder.text_width, self.encoder.joint_width)
@@ -89,12 +92,16 @@ class Projection:
         if self.centred is not None:
             shape = tuple(self.centred.matrix.shape)
             _require(shape == widths, f"a centred form of {widths}", self.centred.matrix)
+        if self.readings is not None:
+            width = self.readings.joint_width
+            _require(width == widths[1], f"readings of {widths[1]}", self.readings.centre)
 
     def _check_trained_parts(self) -> None:
         text, vision = self.encoder.text_width, self.encoder.vision_width
+        context = self.context_width
         found = {
             "residual": (self.residual and self.residual.width, text),
-            "cross_attention": (self.cross_attention and self.cross_attention.width, text),
+            "cross_attention": (self.cross_attention and self.cross_attention.width, context),
             "vision": (self.vision and self.vision.tokens.shape[-1], vision),
         }
         for name, (width, wanted) in found.items():
@@ -134,6 +141,18 @@ class Projection:
             kept=inverse.kept,
             norm=norm,
         )
+
+    def with_readings(self, readings: Readings) -> Projection:
+        """The projection for another model family; its matrix is kept as float16 holds it.
+
+        The closed form is not used with readings, and its file is half as large so.
+        """
+        return replace(self, matrix=self.matrix.half().float(), readings=readings)
+
+    @property
+    def context_width(self) -> int:
+        """D, the width of the context that its prompts give the U-Net's cross-attentions."""
+        return self.encoder.text_width if self.readings is None else self.readings.family.width
 
     @property
     def common(self) -> Tensor | None:
@@ -189,6 +208,8 @@ class Projection:
             parts.append(f"refined: {trained}")
         if self.centred is not None:
             parts.append(f"gap {self.centred.gap:g}")
+        if self.readings is not None:
+            parts.append(f"{self.readings}")
         return f"Projection({', '.join(parts)})"
 
     def _trained(self) -> str:

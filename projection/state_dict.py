@@ -85,7 +85,13 @@ def detached_copy(projection: Projection) -> Projection:
     )
     bias = None if projection.bias is None else projection.bias.detach().clone()
     centred = None if projection.centred is None else projection.centred.copy()
+    readings = None if projection.readings is None else projection.readings.detached_copy()
     own = replace(
-        projection, matrix=matrix, singular_values=singular_values, bias=bias, centred=centred
+        projection,
+        matrix=matrix,
+        singular_values=singular_values,
+        bias=bias,
+        centred=centred,
+        readings=readings,
     )
     return with_adapters(own, {n: t.detach().clone() for n, t in adapter_state_dict(own).items()})

@@ -3,6 +3,8 @@
     overhead   jobs of 2 s on one stand-in server: what the engine adds to them
     scaling    jobs of 0.5 s on 1, 2, 4 and 8 stand-in servers, which wait and do not compute
     host       the miniature on one real server and on two, each with one core (needs ComfyUI)
+    start      what is between the command and the first job, beside a real server's own start
+    killed     64 pictures on two real servers: kill -9 of a server, then of the driver; again
     embedding  1,000 pictures against a bare batched encode of them, and memory at 1,000 and 4,000
     curve      a simulated curve for GPUs and machines, from the numbers given by its options
 
@@ -14,21 +16,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from image_to_prompt.tests import many_real
 from image_to_prompt.tests.workflows.many import stand_in
 from image_to_prompt.tests.workflows.many.conftest import GRAPH
 from image_to_prompt.workflows.comfyui import hosts
-
-PARTS = ("overhead", "scaling", "host", "embedding", "curve")
-VARIATION = hosts.PACK / "workflows" / "api" / "variation.json"
 
 
 def main() -> None:
@@ -36,7 +39,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
-    parser.add_argument("--pictures", type=int, default=16, help="of host")
+    parser.add_argument("--pictures", type=int, default=16, help="of host and killed")
+    parser.add_argument("--repeats", type=int, default=3, help="of start")
     parser.add_argument("--seconds", type=float, default=2.0, help="curve: of one job on a GPU")
     parser.add_argument("--megabytes", type=float, default=3.0, help="curve: in and out of a job")
     parser.add_argument("--network", type=float, default=100.0, help="curve: driver, MB a second")
@@ -45,7 +49,7 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for part in options.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            globals()[part](Path(folder), options)
+            PARTS[part](Path(folder), options)
 
 
 def overhead(folder: Path, _: argparse.Namespace) -> None:
@@ -76,40 +80,9 @@ def _stand_in(folder: Path, jobs: int, workers: int, pause: float) -> tuple[floa
     os.environ |= {"COMFYUI_PYTHON": sys.executable, "STAND_IN_PAUSE": str(pause)}
     line = [str(folder / "graph.json"), "--images", str(images), "--out", str(folder / "out")]
     began = time.time()
-    _quiet([*line, "--host", str(host), "--cpu", "--workers", str(workers)])
+    many_real.quiet([*line, "--host", str(host), "--cpu", "--workers", str(workers)])
     files = sorted(path.stat().st_mtime for path in (folder / "out").glob("*.png"))
     return files[0] - began - pause, files[-1] - files[0] + pause
-
-
-def _quiet(line: list[str]) -> None:
-    """The command in a process of its own."""
-    script = hosts.PACK / "workflows" / "run_many.py"
-    done = subprocess.run([sys.executable, str(script), *line], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-
-
-def host(folder: Path, options: argparse.Namespace) -> None:
-    """Wall time from the first result to the last, which leaves the servers' start out."""
-    from image_to_prompt.workflows.demo_parts import miniature
-
-    checkpoint, clip = miniature.wide_files(miniature.weights())
-    for kind, file in (("checkpoints", checkpoint), ("clip_vision", clip)):
-        (folder / "models" / kind).mkdir(parents=True)
-        (folder / "models" / kind / file.name).symlink_to(file)
-    miniature.training_pictures(folder / "photos", options.pictures)
-    line = [str(VARIATION), "--images", str(folder / "photos"), "--cpu", "--threads", "1"]
-    line += ["--models", str(folder / "models"), "--steps", "4", "--width", "64", "--height", "64"]
-    line += ["--checkpoint", checkpoint.name]
-    line += ["--clip-vision", clip.name, "--projection-file", clip.name]
-    seconds = {}
-    for workers in (1, 2):
-        out = folder / f"out-{workers}"
-        _quiet([*line, "--workers", str(workers), "--out", str(out)])
-        files = sorted(path.stat().st_mtime for path in out.glob("*.png"))
-        seconds[workers] = (files[-1] - files[workers - 1]) / (len(files) - workers)
-    ratio = seconds[2] / seconds[1]
-    print(f"host: {seconds[1]:.2f} s a picture on one server, {ratio:.2f} of it on two")
 
 
 def embedding(folder: Path, _: argparse.Namespace) -> None:
@@ -136,30 +109,49 @@ def embedded(count: int, compare: bool) -> None:
     projection = from_clip_model(clip)
     paths = sorted(Path("photos").iterdir())[:count]
 
-    def bare() -> float:
-        began = time.monotonic()
-        for at in range(0, count, batch):
-            pixels = torch.stack([decode(path.read_bytes()) for path in paths[at : at + batch]])
-            projection.apply(image_embeds(clip, pixels)).half()
-        return time.monotonic() - began
+    def bare(at: int) -> None:
+        pixels = torch.stack([decode(path.read_bytes()) for path in paths[at : at + batch]])
+        projection.apply(image_embeds(clip, pixels)).half()
 
-    def ours() -> float:
-        made = BatchEmbedder(decode, lambda pixels: image_embeds(clip, pixels), projection, batch)
-        began = time.monotonic()
-        for _ in collect.here(((path.name, path) for path in paths), made):
+    made = BatchEmbedder(decode, lambda pixels: image_embeds(clip, pixels), projection, batch)
+    ours = collect.here(((path.name, path) for path in paths), made)
+    if not compare:
+        for _ in ours:
             pass
-        return time.monotonic() - began
-
-    if compare:
-        bare()  # warm
-        tries = [(ours(), bare()) for _ in range(5)]  # by turns; the quickest counts
-        ratio = min(one for one, _ in tries) / min(other for _, other in tries)
-        told = ", ".join(f"{one:.2f}/{other:.2f}" for one, other in tries)
-        print(f"embedding: {count} pictures, {ratio:.3f} of a bare encode ({told} s)")
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"embedding: {count} pictures, at most {memory:.0f} MB of memory")
         return
-    ours()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"embedding: {count} pictures, at most {memory:.0f} MB of memory")
+    bare(0)  # warm
+    ratios, sums = [], [0.0, 0.0]
+    for at in range(0, count, batch):
+        taken = _taken((lambda: next(ours), lambda at=at: bare(at)), turned=at // batch % 2 == 1)
+        ratios.append(taken[0] / taken[1])
+        sums = [one + other for one, other in zip(sums, taken, strict=True)]
+    low, middle, high = _median(ratios)
+    print(
+        f"embedding: {count} pictures, {sums[0]:.1f} s of CPU against {sums[1]:.1f} s of a bare "
+        f"encode, {sums[0] / sums[1]:.3f}; {len(ratios)} pairs of batches: median {middle:.3f} "
+        f"[{low:.3f}, {high:.3f}], worst {max(ratios):.3f}"
+    )
+
+
+def _taken(actions: tuple[Callable[[], object], ...], turned: bool) -> list[float]:
+    """CPU seconds of each action, which other processes do not lengthen; turned: last one first."""
+    taken = [0.0] * len(actions)
+    order = list(enumerate(actions))
+    for index, action in reversed(order) if turned else order:
+        began = time.process_time()
+        action()
+        taken[index] = time.process_time() - began
+    return taken
+
+
+def _median(values: list[float]) -> tuple[float, float, float]:
+    """A median with its 95 % interval: the order statistics that hold it, by the binomial law."""
+    ordered, count = sorted(values), len(values)
+    tails = [sum(math.comb(count, k) for k in range(n + 1)) / 2**count for n in range(count)]
+    edge = max((n for n, tail in enumerate(tails[: count // 2]) if tail <= 0.025), default=0)
+    return ordered[edge], statistics.median(ordered), ordered[count - 1 - edge]
 
 
 def _clip():  # type: ignore[no-untyped-def]
@@ -216,6 +208,16 @@ def _simulated(gpus: int, seconds: float, serial: float, jobs: int = 4000) -> fl
         heapq.heappush(ends, free + seconds)
     return jobs / free
 
+
+PARTS = {
+    "overhead": overhead,
+    "scaling": scaling,
+    "host": many_real.host,
+    "start": many_real.start,
+    "killed": many_real.killed,
+    "embedding": embedding,
+    "curve": curve,
+}
 
 if __name__ == "__main__":
     main()

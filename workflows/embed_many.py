@@ -18,6 +18,7 @@ if not __package__:
     import checkout  # noqa: F401  makes the next lines work for a script
 
 from image_to_prompt.workflows.api_client.inputs import InputsError
+from image_to_prompt.workflows.comfyui.server import ended_by_sigterm
 from image_to_prompt.workflows.many.embedding import command
 from image_to_prompt.workflows.many.missing import MissingError
 from image_to_prompt.workflows.many.results.folder import InUseError
@@ -36,8 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", help="of a Ray cluster, whose machines see the pictures")
     parser.add_argument("--engine", choices=("threads", "ray"), help="ray: on this machine too")
     parser.add_argument("--pack", type=Path, help="this pack's folder on the cluster's machines")
+    options = parser.parse_args(argv)
     try:
-        return command.run(parser.parse_args(argv))
+        with ended_by_sigterm():
+            return command.run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except (InputsError, InUseError, MissingError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

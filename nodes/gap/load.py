@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ...projection import METHODS, ImageToPromptError, Projection, load_file, load_weights
+from ...projection import METHODS, SD1, ImageToPromptError, Projection, load_file, load_weights
 from ...projection.errors import printable, quoted
 from ...projection.storage.any_file import promises_projection
+from ..families.load import other_family, recentred, with_readings
 from ..host import files
 from ..inputs.checks import check_choice, check_number
 from .form import check_gap, with_gap
@@ -24,13 +25,29 @@ def loaded(
     captions: str,
     gap: float,
     clip_vision: Any,
+    corpus_size: int,
 ) -> Projection:
-    """One projection; `image`: a batch of pictures, or a list of batches of any sizes."""
+    """One projection; `image`: a batch of pictures, or a list of batches of any sizes.
+
+    For SD 1.x at this gap; with the CLIP of another model family for that family.
+    """
     check_choice(method, METHODS, "method")
     gap, path = check_gap(gap), readable_path(file)
     projection = load_file(path, method, check_number(cutoff, "cutoff"))
-    weights = load_weights(path) if gap else None
-    projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
+    family = other_family(clip)
+    if family is not None or projection.readings is not None:
+        if gap:
+            log.info("gap has no effect: the projection is not for SD 1.x")
+        pictured = (clip_vision, image)
+        if family is None and clip is None:
+            projection = recentred(projection, *pictured)
+        else:
+            weights = load_weights(path)
+            made = (family or SD1, clip, *pictured, captions, corpus_size)
+            projection = with_readings(projection, weights, *made)
+    else:
+        weights = load_weights(path) if gap else None
+        projection = with_gap(projection, weights, gap, clip, clip_vision, image, captions)
     log.info("%s: %s, cutoff %.4g", printable(file), projection, projection.cutoff)
     return projection
 

@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 32
 _SD1_ADVICE = "Connect the CLIP of an SD 1.x checkpoint (socket clip)."
+_FAMILY_ADVICE = (
+    "Connect the CLIP of an SD 1.x checkpoint (socket clip), or make the projection for {}: "
+    "connect this CLIP to LoadProjection as well (socket clip)."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,7 @@ def check_clip(clip: Any, text_width: int, encoder_name: str) -> None:
         raise ImageToPromptError(
             f"the text encoder of SD 1.x ({encoder_name})",
             f"{likely} text encoder (parts: {', '.join(kinds)})",
-            _SD1_ADVICE,
+            _SD1_ADVICE if likely not in ("SDXL", "SD 2.x") else _FAMILY_ADVICE.format(likely),
         )
     width = clip.cond_stage_model.clip_l.transformer.get_input_embeddings().weight.shape[1]
     if width != text_width:
@@ -65,11 +69,16 @@ def encode_text(clip: Any, text: str) -> EncodedText:
 
 
 def eos_of(tokens: dict[str, list]) -> list[int]:
-    """First EOS of each chunk of what `clip.tokenize` gives for an SD 1.x text encoder."""
-    # A textual inversion stands in the list as its tensor, never equal to a token id.
+    """First EOS of each chunk of what `clip.tokenize` gives; the encoders of SDXL agree."""
+    chunks = tokens["l"] if "l" in tokens else next(iter(tokens.values()))
+    return [first_eos(ids) for ids in token_ids(chunks)]
+
+
+def token_ids(chunks: Sequence[Sequence[Any]]) -> list[list[int]]:
+    """The token ids of chunks of weighted tokens; -1 for a textual inversion's tensor."""
     return [
-        first_eos([-1 if isinstance(token, (Tensor, dict)) else token for token, *_ in chunk])
-        for chunk in tokens["l"]
+        [-1 if isinstance(token, (Tensor, dict)) else token for token, *_ in chunk]
+        for chunk in chunks
     ]
 
 
@@ -130,7 +139,8 @@ def eos_states(clip: Any, texts: Sequence[str]) -> Tensor:
 
 def vocabulary(clip: Any) -> list[str]:
     """The tokens of the CLIP's tokenizer in the order of their ids; none where it shows none."""
-    tokenizer = getattr(clip.tokenizer, "clip_l", None)
+    named = (getattr(clip.tokenizer, f"clip_{key}", None) for key in ("l", "g", "h"))
+    tokenizer = next((each for each in named if each is not None), None)
     by_id = getattr(tokenizer, "inv_vocab", {})
     return [by_id[token] for token in sorted(by_id)]
 

@@ -20,7 +20,7 @@ def check_vae(vae: Any, model: Any) -> None:
         raise ImageToPromptError(
             f"a VAE of {wanted} latent channels, as the MODEL's",
             found,
-            "Connect the VAE of the same SD 1.x checkpoint (socket vae).",
+            "Connect the VAE of the MODEL's checkpoint (socket vae).",
         )
 
 

@@ -32,10 +32,11 @@ ADVICE = MappingProxyType(
         "images": "Give at least one picture (socket image).",
         "inverse": "Load the full CLIP file on LoadProjection, method pseudo-inverse or transpose.",
         "mean picture": "Give at least 8 pictures to LoadProjection (socket image), or none.",
-        "model": "Connect an SD 1.x checkpoint (socket model).",
+        "model": "Connect a checkpoint of the projection's model family (socket model).",
         "model family": (
             "Use the projection with the model family it was fitted on (socket model)."
         ),
+        "preset of another family": "Choose transformer blocks or cross-attention (preset).",
         "projection file": (
             "The projection file is damaged: make it anew with LoadProjection and SaveProjection."
         ),

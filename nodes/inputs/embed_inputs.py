@@ -8,23 +8,28 @@ from ..types import PROJECTION
 
 IMAGES = ("one prompt per image", "one prompt from all")
 CROPS = ("center", "none")
+PAD_RULES = ("picture", "text encoder")
 
 
 def embed_inputs() -> list[io.Input]:
     """In their order, which saved graphs rely on."""
     return [
-        PROJECTION.Input("projection", tooltip="From Load Projection, for the same CLIP."),
+        PROJECTION.Input("projection", tooltip="From Load Projection, for this model."),
         io.Clip.Input(
             "clip",
             tooltip=(
-                "The text encoder of the SD 1.x checkpoint. Gives the text, the start token and "
-                "the empty prompt. CLIP Set Last Layer acts on these; the picture is always a "
-                "last-layer state, which is what the projection can invert."
+                "The text encoder of the checkpoint. Gives the text, the start token and the "
+                "empty prompt. SD 1.x: CLIP Set Last Layer acts on these; the picture is always a "
+                "last-layer state, which is what the projection can invert. SDXL and SD 2.x: the "
+                "same layer as when the projection was made."
             ),
         ),
         io.ClipVision.Input(
             "clip_vision",
-            tooltip="The vision encoder of the same CLIP: for SD 1.x clip-vit-large-patch14.",
+            tooltip=(
+                "The vision encoder of the projection's CLIP: for SD 1.x, and for SDXL unless it "
+                "was made with another one, clip-vit-large-patch14."
+            ),
         ),
         io.Image.Input(
             "image",
@@ -99,6 +104,17 @@ def embed_inputs() -> list[io.Input]:
             tooltip=(
                 "For 'one prompt from all': a number for each image, like '1, 0.5, 2'. Higher "
                 "counts more, 0 leaves an image out. Empty: all equal."
+            ),
+        ),
+        io.Combo.Input(
+            "pads",
+            options=list(PAD_RULES),
+            default=PAD_RULES[0],
+            optional=True,
+            tooltip=(
+                "For SDXL and SD 2.x: the slots after the end token. picture: what they would be "
+                "after a sentence that says the same. text encoder: those of the text, or of the "
+                "empty prompt, so that the picture has one slot of each encoder. SD 1.x ignores it."
             ),
         ),
     ]

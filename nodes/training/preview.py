@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...projection import Denoiser
 from ...projection.diffusion.denoiser import alpha_sigma
+from ...projection.diffusion.prompt_form import Prompts
 
 STEPS = 6
 
@@ -17,22 +18,23 @@ STEPS = 6
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
-    context: Tensor,
+    prompts: Prompts,
     shape: tuple[int, ...],
     deltas: Mapping[str, Any],
     steps: int = STEPS,
 ) -> Tensor:
-    """Latents (1, 4, h, w), in the model's scale, of a prompt (1, 77, D), from fixed noise.
+    """Latents (1, 4, h, w), in the model's scale, of one prompt, from fixed noise.
 
     shape: (4, h, w). deltas: as for `Denoiser.predict`.
     """
     noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
-    latents = noise.to(context.device)
+    device = prompts.states.device
+    latents = noise.to(device)
     last = len(denoiser.alphas_cumprod) - 1
-    timesteps = torch.linspace(last, 0, steps + 1).round().long().to(context.device)
+    timesteps = torch.linspace(last, 0, steps + 1).round().long().to(device)
     for time, following in zip(timesteps[:-1, None], timesteps[1:, None], strict=True):
         alpha, sigma = alpha_sigma(denoiser.alphas_cumprod, time)
-        predicted = denoiser.predict(latents, time, context, deltas)
+        predicted = denoiser.predict(latents, time, prompts.states, deltas, **prompts.named())
         if denoiser.prediction_type == "epsilon":
             clean, noise = (latents - sigma * predicted) / alpha, predicted
         else:

@@ -20,13 +20,15 @@ from ...projection import (
     Trainer,
     TrainingConfig,
     TrainingImages,
-    assemble,
     check_maps,
     encode_pictures,
     phrases,
 )
 from ...projection.closed_form.clip_identity import fingerprint
+from ...projection.diffusion.prompt_form import Prompts
 from ..host import api as host
+from ..host.families.texts import check_text_encoders, texts_of_parts
+from ..host.model.checks import ModelFamily, family_for
 from ..host.model.fingerprint import attention_fingerprint, model_fingerprint
 from ..host.model.patches import patch_model
 from ..host.progress import ProgressBar
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 CROPS = ("center", "none")
 LOW = "low"
 _PHRASES = 64  # for prompt preservation; one forward pass of the text encoder each
+# Gradient checkpointing; None: where a single picture does not fit into memory without.
+_CHECKPOINTING = {"automatic": None, "fast": False, LOW: True}
 # Micro-batch size, given how many noisy images fit into memory; 0: a whole step's.
 MEMORY: dict[str, Callable[[int], int]] = {
     "automatic": lambda fitting: fitting,
@@ -69,7 +73,7 @@ class Models:
         check_choice(self.memory, MEMORY, "memory")
         for socket in ("model", "vae", "clip", "clip_vision"):
             check_socket(getattr(self, socket), socket)
-        host.check_clip(self.clip, encoder.text_width, encoder.name)
+        check_text_encoders(self.clip, self.projection)
         visual = host.check_clip_vision(self.clip_vision, encoder.joint_width, encoder.name)
         if encoder.visual_projection not in (None, fingerprint(visual)):
             raise ImageToPromptError(
@@ -77,7 +81,8 @@ class Models:
                 "another CLIP of the same width",
                 "Load CLIP vision and projection from one file (socket clip_vision).",
             )
-        denoiser = HostDenoiser(self.model, encoder.text_width, self.memory == LOW)
+        family, width = family_for(self.projection), self.projection.context_width
+        denoiser = HostDenoiser(self.model, width, _CHECKPOINTING[self.memory], family)
         object.__setattr__(self, "denoiser", denoiser)
         check_vae(self.vae, self.model)
         if self.projection.cross_attention is not None:
@@ -87,13 +92,23 @@ class Models:
         """The vision encoder in parts, giving image embeddings where the U-Net is."""
         return HostTower(self.clip_vision, self.denoiser.device)
 
-    def null_prompt(self) -> Tensor:
-        """The encoded empty prompt (1, 77, D)."""
-        return host.encode_text(self.clip, "").entries[0][0]
+    @property
+    def family(self) -> ModelFamily:
+        """The MODEL's."""
+        return family_for(self.projection)
+
+    def null_prompt(self) -> Prompts:
+        """The encoded empty prompt, with pooled text where the U-Net reads it."""
+        states, extras = host.encode_text(self.clip, "").entries[0]
+        return Prompts(states, extras["pooled_output"] if self.family.vector_width else None)
 
     def preserved_prompts(self, texts: Sequence[str] = ()) -> EncodedPrompts:
         """Encoded texts for prompt preservation; none given: phrases of all kinds."""
-        return encoded_texts(self.clip, texts or phrases(_PHRASES))
+        some = texts or phrases(_PHRASES)
+        if self.projection.readings is None:
+            return encoded_texts(self.clip, some)
+        keys = self.projection.readings.family.keys
+        return texts_of_parts(self.clip, some, keys, self.family.vector_width > 0)
 
     def micro_batch_size(self, *images: TrainingImages | None) -> int:
         """Noisy images that the model sees at once, as `memory` says; 0: a whole step's."""
@@ -130,11 +145,12 @@ def trainer_of(
 ) -> Trainer:
     """A trainer of the user's models, before its first step."""
     preserves = config.preservation.preserve_pairs > 0
+    null = models.null_prompt()
     return Trainer(
         models.denoiser,
         models.projection,
         images,
-        models.null_prompt(),
+        null.states,
         config,
         seed,
         held_out,
@@ -143,6 +159,7 @@ def trainer_of(
         schedule_steps,
         models.preserved_prompts(preserved_texts) if preserves else None,
         prior,
+        null.pooled,
     )
 
 
@@ -158,17 +175,18 @@ def run(
     bar.show(trainer.steps_done)
     for state in progress:
         wanted = bar.shows_pictures and every > 0 and state.step % every == 0
-        bar.show(state.step, preview(models, trainer.current(), trainer.images) if wanted else None)
+        bar.show(state.step, preview(models, trainer) if wanted else None)
 
 
-def preview(models: Models, projection: Projection, images: TrainingImages) -> Tensor:
-    """Latents (1, 4, h, w) sampled from the first image's prompt under this projection."""
+def preview(models: Models, trainer: Trainer) -> Tensor:
+    """Latents (1, 4, h, w) sampled from the first image's prompt as training stands."""
+    projection, images, form = trainer.current(), trainer.images, trainer.loss.form
     embeds = images.embeds[:1]
     if images.pixels is not None:
         embeds = encode_pictures(models.tower(), images.pixels[:1], projection.vision)
-    context = assemble(models.null_prompt()[0, 0], projection.apply(embeds))
+    prompts = form.of_images(form.embeddings(projection, embeds))
     deltas = projection.cross_attention.deltas if projection.cross_attention else {}
-    return sample(models.denoiser, context, images.latents[0].shape, deltas)
+    return sample(models.denoiser, prompts, images.latents[0].shape, deltas)
 
 
 def warn_unless_better(trainer: Trainer) -> None:

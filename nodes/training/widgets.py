@@ -15,16 +15,18 @@ def sockets(image: str) -> list[io.Input]:
         io.Model.Input(
             "model",
             tooltip=(
-                "The SD 1.x MODEL to train for, straight from the checkpoint or with LoRAs. It "
-                "stays as it is: the changes are in this node's MODEL."
+                "The MODEL to train for (SD 1.x, SD 2.x or SDXL, as the projection), straight "
+                "from the checkpoint or with LoRAs. It stays as it is: the changes are in this "
+                "node's MODEL."
             ),
         ),
         io.Vae.Input("vae", tooltip="The checkpoint's VAE: the loss is taken in its latents."),
-        io.Clip.Input("clip", tooltip="The checkpoint's text encoder: gives the empty prompt."),
+        io.Clip.Input("clip", tooltip="The checkpoint's CLIP: gives the empty prompt."),
         io.ClipVision.Input(
             "clip_vision",
             tooltip=(
-                "The vision encoder of the projection's CLIP: for SD 1.x clip-vit-large-patch14."
+                "The vision encoder of the projection's CLIP: clip-vit-large-patch14 for SD 1.x, "
+                "and for SDXL too if the projection was made with it."
             ),
         ),
         PROJECTION.Input(
@@ -87,8 +89,8 @@ def options(every: int) -> list[io.Input]:
             optional=True,
             tooltip=(
                 "Larger pictures are scaled down to about size x size pixels, with their own "
-                "aspect ratio. 512 is what SD 1.x was made for; less is faster and needs less "
-                "memory."
+                "aspect ratio. 512 is what SD 1.x was made for, 1024 is what SDXL was made for; "
+                "less is faster and needs less memory."
             ),
         ),
         io.Combo.Input(
@@ -98,8 +100,9 @@ def options(every: int) -> list[io.Input]:
             optional=True,
             tooltip=(
                 "A step has a batch of noisy pictures. automatic: micro-batches as large as fit "
-                "into memory. fast: the whole batch. low: one at a time, with gradient "
-                "checkpointing; a third slower or more."
+                "into memory, with gradient checkpointing where not even one does. fast: the "
+                "whole batch. low: one at a time, with gradient checkpointing; a third slower or "
+                "more."
             ),
         ),
         io.Int.Input(

@@ -1,11 +1,13 @@
 """The weight deltas of a whole U-Net: attn2's to_k and to_v, or all of the transformer blocks.
 
-Names are those of the modules in SD 1.x checkpoints without the prefix `model.diffusion_model.`,
-such as `input_blocks.1.1.transformer_blocks.0.attn2.to_k`.
+Names are those of the modules in checkpoints of SD 1.x, SD 2.x and SDXL without the prefix
+`model.diffusion_model.`, such as `input_blocks.1.1.transformer_blocks.0.attn2.to_k`. SD 1.x and
+2.x have one transformer block at each place, SDXL has up to ten: `transformer_blocks.0` to `.9`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,7 +32,15 @@ OTHER_LINEAR = (
     ".ff.net.0.proj",
     ".ff.net.2",
 )
-TARGET_MODULES = tuple(f".transformer_blocks.0{name}" for name in (*CROSS_KV, *OTHER_LINEAR))
+TARGET_MODULES = (*CROSS_KV, *OTHER_LINEAR)
+_TARGET = re.compile(
+    rf".+\.transformer_blocks\.(0|[1-9][0-9]?)({'|'.join(map(re.escape, TARGET_MODULES))})"
+)
+
+
+def is_target(name: str) -> bool:
+    """Whether a module of this name is a linear map in a transformer block."""
+    return _TARGET.fullmatch(name) is not None
 
 
 def cross_kv(linear_shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
@@ -50,7 +60,7 @@ class UNetDeltas:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "deltas", MappingProxyType(dict(self.deltas)))
-        wrong = [n for n in self.deltas if not n.endswith(TARGET_MODULES)]
+        wrong = [name for name in self.deltas if not is_target(name)]
         widths = {delta.shape[1] for n, delta in self.deltas.items() if n.endswith(CROSS_KV)}
         if wrong or len(widths) > 1 or not self.deltas:
             got = f"{', '.join(wrong[:3])}" if wrong else f"contexts of widths {sorted(widths)}"

@@ -106,10 +106,11 @@ def run_fingerprint(trainer: Trainer) -> str:
     parts, the same up to rounding. Settings have the names of earlier versions, see `recipe`.
     """
     initial = trainer.parameters.initial
-    null, prompts = trainer.loss.null, trainer.sampler.prompts
+    null, prompts = trainer.loss.form.null.states, trainer.sampler.prompts
     tensors = [null, trainer.denoiser.alphas_cumprod, initial.matrix, initial.bias]
     tensors += [*adapter_state_dict(initial).values(), *_centred_tensors(trainer)]
     tensors.append(None if prompts is None else prompts.states)
+    tensors += _family_tensors(trainer)
     return digest_of(_settings(trainer), [*tensors, *_image_tensors(trainer)])
 
 
@@ -123,10 +124,12 @@ def _exact_fingerprint(trainer: Trainer) -> str:
 
 def _settings(trainer: Trainer) -> dict[str, Any]:
     shapes, centred = trainer.denoiser.linear_shapes, trainer.parameters.initial.centred
+    readings = trainer.parameters.initial.readings
     shares = ("removed", "offset_share", "gap")
     own = {} if centred is None else {name: getattr(centred, name) for name in shares}
     return {
         **({"centred": own} if own else {}),
+        **({"family": readings.family.name, "layer": readings.layer} if readings else {}),
         "recipe": recipe_fields(trainer.config),
         "seed": trainer.seed,
         "planned": trainer.schedule_steps,
@@ -139,8 +142,9 @@ def _encoded_inputs(trainer: Trainer) -> list[Tensor | None]:
     """Tensors that are computed anew before every run, and may differ by rounding."""
     initial, prompts = trainer.parameters.initial, trainer.sampler.prompts
     texts = None if prompts is None else prompts.states
-    own = [trainer.loss.null, initial.matrix, initial.bias, texts]
-    return [*own, *_image_tensors(trainer), *_centred_tensors(trainer)]
+    own = [trainer.loss.form.null.states, initial.matrix, initial.bias, texts]
+    own += [*_image_tensors(trainer), *_centred_tensors(trainer)]
+    return [*own, *_family_tensors(trainer)]
 
 
 def _centred_tensors(trainer: Trainer) -> list[Tensor]:
@@ -150,6 +154,18 @@ def _centred_tensors(trainer: Trainer) -> list[Tensor]:
         return []
     tensors = [getattr(centred, name) for name in TENSORS]
     return [*tensors, torch.tensor([centred.spread], dtype=torch.float64)]
+
+
+def _family_tensors(trainer: Trainer) -> list[Tensor | None]:
+    """Those of readings and pooled texts, which are encoded anew; none for SD 1.x."""
+    readings, prompts = trainer.parameters.initial.readings, trainer.sampler.prompts
+    if readings is None:
+        return []
+    tensors: list[Tensor | None] = [readings.centre, readings.direction]
+    for reading in readings.readings.values():
+        tensors += [reading.matrix, reading.offset, reading.scale * reading.spread]
+    tensors.append(trainer.loss.form.null.pooled)
+    return [*tensors, None if prompts is None else prompts.pooled]
 
 
 def _image_tensors(trainer: Trainer) -> list[Tensor | None]:

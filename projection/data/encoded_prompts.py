@@ -15,12 +15,15 @@ from ..prompt.conditioning import CHUNK
 class EncodedPrompts:
     """M encoded texts of one chunk each.
 
-    states: (M, 77, D), last-layer states of the text encoder; eos: M positions of the first EOS,
-    1..76. Raises ImageToPromptError if these do not fit together.
+    states: (M, 77, D), the states that the U-Net reads: the text encoder's last-layer ones for
+    SD 1.x, those of several encoders side by side for SDXL. eos: M positions of the first EOS,
+    1..76. pooled: (M, P), pooled text, where the U-Net reads it. Raises ImageToPromptError if
+    these do not fit together.
     """
 
     states: Tensor
     eos: tuple[int, ...]
+    pooled: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eos", tuple(int(position) for position in self.eos))
@@ -32,7 +35,13 @@ class EncodedPrompts:
                 f"{shape} and {count} positions",
                 "Encode captions of one chunk each.",
             )
-        if not torch.isfinite(self.states).all():
+        if self.pooled is not None and (self.pooled.ndim != 2 or len(self.pooled) != count):
+            raise ImageToPromptError(
+                f"pooled text ({count}, P)",
+                f"{tuple(self.pooled.shape)}",
+                "Encode captions of one chunk each.",
+            )
+        if not all(torch.isfinite(t).all() for t in (self.states, self.pooled) if t is not None):
             raise ImageToPromptError(
                 "finite text states",
                 "infinite or NaN numbers",
@@ -42,4 +51,7 @@ class EncodedPrompts:
 
     def detached_copy(self, device: torch.device) -> EncodedPrompts:
         """A float32 copy on this device that autograd can use."""
-        return EncodedPrompts(self.states.detach().float().to(device, copy=True), self.eos)
+        states = self.states.detach().float().to(device, copy=True)
+        if self.pooled is None:
+            return EncodedPrompts(states, self.eos)
+        return EncodedPrompts(states, self.eos, self.pooled.detach().float().to(device, copy=True))

@@ -35,7 +35,7 @@ class Denoiser(Protocol):
     def linear_shapes(self) -> Mapping[str, tuple[int, int]]:
         """(O, C) of every linear map in the transformer blocks, in the model's order.
 
-        By its name in SD 1.x checkpoints.
+        By its name in checkpoints, see `unet_deltas`.
         """
         ...
 
@@ -45,16 +45,24 @@ class Denoiser(Protocol):
         ...
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, context: Tensor, deltas: Mapping[str, LinearDelta]
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        deltas: Mapping[str, LinearDelta],
+        pooled: Tensor | None = None,
     ) -> Tensor:
         """The model's prediction (B, 4, h, w) with some maps changed, differentiable.
 
         noisy: (B, 4, h, w) float32, x_t in the latents' own scale (SD 1.x: VAE latents x
         0.18215); timesteps: (B,) int64, 0..T-1; context: (B, 77, D) float32. deltas: by module
         name, the addition to the map's output: LoRADelta or FullDelta, which also have `weight()`
-        (O, C). Gradients are wanted for the context and for the tensors in the deltas, never for
-        the model. A name that is not in `linear_shapes` is an error (`check_maps` has been
-        called). The model is left as it was, whatever happens.
+        (O, C). pooled: (B, P) float32, the pooled text that SDXL reads beside the context; models
+        without one, such as SD 1.x, are called without the argument. The picture's size, which
+        SDXL reads too, is that of `noisy`, uncropped. Gradients are wanted for context and pooled
+        and for the tensors in the deltas, never for the model. A name that is not in
+        `linear_shapes` is an error (`check_maps` has been called). The model is left as it was,
+        whatever happens.
         """
         ...
 

@@ -1,11 +1,11 @@
 """The diffusion loss under the image's own prompt, and its gradient in micro-batches.
 
-    L = mean_k w(t_k) |model(x_k, t_k, [SOS, e, ..., e]) - target_k|^2
+    L = mean_k w(t_k) |model(x_k, t_k, prompt(e)) - target_k|^2
         + anchor_weight (1 - cos(e, e before training)) + preservation losses
 
-The prompt embeddings e are computed once a step. Each micro-batch gives a gradient for them and
-for the weight deltas of the U-Net; the former are backpropagated through the projection (and the
-vision encoder) once, at the end.
+prompt(e): [SOS, e, ..., e] for SD 1.x, see `prompt_form`. The embeddings e are computed once a
+step. Each micro-batch gives a gradient for them and for the weight deltas of the U-Net; the former
+are backpropagated through the projection (and the vision encoder) once, at the end.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..config.training_config import TrainingConfig
 from ..data.batches import Batch
 from ..errors import ImageToPromptError
 from ..projector import Projection
-from ..prompt.conditioning import assemble
 from .denoiser import Denoiser, LinearDelta, add_noise, target
 from .preservation import PreservationBatch, Regularizers
+from .prompt_form import PromptForm, Prompts
 
 _NONE = Regularizers()
 Weighted = Sequence[tuple[PreservationBatch, float]]
@@ -34,13 +34,13 @@ Weighted = Sequence[tuple[PreservationBatch, float]]
 class DiffusionLoss:
     """The loss of one denoiser under one configuration. Immutable, and without state.
 
-    null: (1, 77, D), the encoded empty prompt; its slot 0 is the SOS state. weights: (T,), of
-    each time step, see `loss_weights`. tower: the vision encoder, only where deep prompts are
-    trained. micro_batch_size: noisy images that the model sees at once; 0: all of one size.
+    form: how images become prompts. weights: (T,), of each time step, see `loss_weights`.
+    tower: the vision encoder, only where deep prompts are trained. micro_batch_size: noisy images
+    that the model sees at once; 0: all of one size.
     """
 
     denoiser: Denoiser
-    null: Tensor
+    form: PromptForm
     weights: Tensor
     config: TrainingConfig
     tower: VisionTower | None = None
@@ -93,11 +93,11 @@ class DiffusionLoss:
         return torch.stack(parts).sum()
 
     def embeddings(self, current: Projection, batch: Batch) -> Tensor:
-        """Prompt embeddings (B, D) of the batch's images; differentiable."""
+        """Embeddings (B, E) of the batch's images, see `PromptForm`; differentiable."""
         source, embeds = batch.source, batch.source.embeds[batch.images]
         if self.config.deep_prompts and self.tower is not None and source.pixels is not None:
             embeds = encode_pictures(self.tower, source.pixels[batch.images], current.vision)
-        return current.apply(embeds)
+        return self.form.embeddings(current, embeds)
 
     def preservation_loss(
         self,
@@ -109,15 +109,15 @@ class DiffusionLoss:
     ) -> Tensor:
         """Summed errors of the pairs `index` (G,) against the teacher's predictions, a scalar.
 
-        embeddings: (B, D), of the batch's images as they are in training.
+        embeddings: (B, E), of the batch's images as they are in training.
         """
         noisy, timesteps = self._noisy(preserved.batch, index)
         if preserved.teacher_prediction is None:
             wanted = self.teacher_predictions(initial, preserved, index)
         else:
             wanted = torch.stack([preserved.teacher_prediction[k] for k in index.tolist()])
-        context = preserved.contexts(embeddings, index)
-        prediction = self.denoiser.predict(noisy, timesteps, context, _deltas(current))
+        prompts = preserved.contexts(self.form, embeddings, index)
+        prediction = self._predict(noisy, timesteps, prompts, current)
         return self._errors(prediction, wanted, timesteps).sum()
 
     def teacher_predictions(
@@ -127,9 +127,9 @@ class DiffusionLoss:
         batch = preserved.batch
         noisy, timesteps = self._noisy(batch, index)
         with torch.no_grad():
-            plain = initial.apply(batch.source.embeds[batch.images])
-            context = preserved.contexts(plain, index)
-            return self.denoiser.predict(noisy, timesteps, context, _deltas(initial)).float()
+            plain = self.form.embeddings(initial, batch.source.embeds[batch.images])
+            prompts = preserved.contexts(self.form, plain, index)
+            return self._predict(noisy, timesteps, prompts, initial).float()
 
     def cache_teacher(
         self, initial: Projection, preserved: PreservationBatch
@@ -169,10 +169,10 @@ class DiffusionLoss:
         """The share of the pairs `index` (G,) in the batch's mean loss."""
         noisy, timesteps = self._noisy(batch, index)
         places = batch.image_index[index].to(embeddings.device)
-        context = assemble(self.null[0, 0], embeddings[places])
-        conditioned = (batch.dropout_u[index] >= dropout)[:, None, None].to(context.device)
-        context = torch.where(conditioned, context, self.null)
-        prediction = self.denoiser.predict(noisy, timesteps, context, _deltas(current))
+        prompts = self.form.of_images(embeddings[places])
+        conditioned = (batch.dropout_u[index] >= dropout).to(embeddings.device)
+        prompts = prompts.where(conditioned, self.form.null)
+        prediction = self._predict(noisy, timesteps, prompts, current)
         schedule, kind = self.denoiser.alphas_cumprod, self.denoiser.prediction_type
         noise = torch.stack([batch.noise[k] for k in index.tolist()])
         wanted = target(kind, schedule, batch.latents(index), noise, timesteps)
@@ -180,15 +180,22 @@ class DiffusionLoss:
             raise ImageToPromptError(
                 f"a model whose prediction has the latents' shape {tuple(wanted.shape)}",
                 f"{tuple(prediction.shape)}",
-                "Connect model and VAE of one SD 1.x checkpoint.",
+                "Use the model and the VAE of one checkpoint.",
             )
         return self._errors(prediction, wanted, timesteps).sum() / len(batch)
 
     def _anchor(self, initial: Projection, batch: Batch, embeddings: Tensor) -> Tensor:
-        """The anchor term of L for the batch's embeddings (B, D)."""
-        before = initial.apply(batch.source.embeds[batch.images])
+        """The anchor term of L for the batch's embeddings (B, E)."""
+        before = self.form.embeddings(initial, batch.source.embeds[batch.images])
         away = 1 - cosine_similarity(embeddings, before, dim=-1)
         return self.config.anchor_weight * away.mean()
+
+    def _predict(
+        self, noisy: Tensor, timesteps: Tensor, prompts: Prompts, projection: Projection
+    ) -> Tensor:
+        """The model's prediction (G, 4, h, w) under prompts and the projection's deltas."""
+        deltas = _deltas(projection)
+        return self.denoiser.predict(noisy, timesteps, prompts.states, deltas, **prompts.named())
 
     def _noisy(self, batch: Batch, index: Tensor) -> tuple[Tensor, Tensor]:
         """x_t (G, 4, h, w) and time steps (G,) of the pairs `index` (G,)."""

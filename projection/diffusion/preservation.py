@@ -24,7 +24,7 @@ from ..config.training_config import PreservationConfig
 from ..data.batches import Batch, batch_of
 from ..data.dataset import TrainingImages
 from ..data.encoded_prompts import EncodedPrompts
-from ..prompt.conditioning import CommonPart, assemble, edit
+from .prompt_form import PromptForm, Prompts, joined
 
 MIN_TEXT_WEIGHT = 0.4  # of the text weights that are drawn; the paper's own is 0.6
 
@@ -42,8 +42,8 @@ class PreservationBatch(Protocol):
         """The teacher's prediction (4, h, w) for each pair; None: not computed yet."""
         ...
 
-    def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
-        """Prompts (G, 77, D) of the pairs `index` (G,), for the images' embeddings (B, D)."""
+    def contexts(self, form: PromptForm, embeddings: Tensor, index: Tensor) -> Prompts:
+        """Prompts of the pairs `index` (G,), for the images' embeddings (B, E)."""
         ...
 
 
@@ -51,8 +51,7 @@ class PreservationBatch(Protocol):
 class PromptPreservation:
     """K pairs, each with its image's prompt edited by a text.
 
-    text_index: (K,), indices into prompts; text_weights: (K,). centred: of the projection,
-    see `edit`.
+    text_index: (K,), indices into prompts; text_weights: (K,).
     """
 
     batch: Batch
@@ -60,30 +59,27 @@ class PromptPreservation:
     text_index: Tensor
     text_weights: Tensor
     teacher_prediction: tuple[Tensor, ...] | None = None
-    centred: CommonPart | None = None
 
-    def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
+    def contexts(self, form: PromptForm, embeddings: Tensor, index: Tensor) -> Prompts:
         """See `PreservationBatch.contexts`."""
         rows = []
         for pair in index.tolist():
             text, image = int(self.text_index[pair]), int(self.batch.image_index[pair])
-            states, eos = self.prompts.states[text : text + 1], [self.prompts.eos[text]]
             own = embeddings[image : image + 1]
-            rows.append(edit(states, eos, own, float(self.text_weights[pair]), self.centred))
-        return torch.cat(rows)
+            rows.append(form.edited(own, self.prompts, text, float(self.text_weights[pair])))
+        return joined(rows)
 
 
 @dataclass(frozen=True, eq=False)
 class PriorPreservation:
-    """K pairs, each with its image's own prompt. sos: (D,), the text encoder's SOS state."""
+    """K pairs, each with its image's own prompt."""
 
     batch: Batch
-    sos: Tensor
     teacher_prediction: tuple[Tensor, ...] | None = None
 
-    def contexts(self, embeddings: Tensor, index: Tensor) -> Tensor:
+    def contexts(self, form: PromptForm, embeddings: Tensor, index: Tensor) -> Prompts:
         """See `PreservationBatch.contexts`."""
-        return assemble(self.sos, embeddings[self.batch.image_index[index].to(embeddings.device)])
+        return form.of_images(embeddings[self.batch.image_index[index].to(embeddings.device)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +124,8 @@ def prompt_preservation(
 
 
 def prior_preservation(
-    prior: TrainingImages, count: int, density: Tensor, sos: Tensor, generator: torch.Generator
+    prior: TrainingImages, count: int, density: Tensor, generator: torch.Generator
 ) -> PriorPreservation:
     """`count` random ones of the prior images, at one time step each."""
     images = torch.randint(len(prior), (count,), generator=generator).tolist()
-    return PriorPreservation(batch_of(prior, images, 1, density, generator), sos)
+    return PriorPreservation(batch_of(prior, images, 1, density, generator))

@@ -17,8 +17,9 @@ from torch import Tensor
 def prompt_pca_directions(prompts: Tensor, null: Tensor, rank: int) -> Tensor:
     """A (R, D) float32, R <= rank; the first row has a mean square of 1 over the prompts.
 
-    prompts: (N, D), prompt embeddings; null: (77, D), the empty prompt's states. R is smaller
-    than `rank` where the prompts have fewer directions: a single image has one.
+    prompts: (N, D), prompt embeddings; null: (L, D), the empty prompt's states or others that
+    all prompts share, the SOS state first. R is smaller than `rank` where the prompts have fewer
+    directions: a single image has one.
     """
     rows, states = prompts.detach().cpu().double(), null.detach().cpu().double()
     common = torch.linalg.qr(torch.stack([states[0], states[1:].mean(dim=0)]).T).Q  # (D, 2)

@@ -1,10 +1,10 @@
 """Least squares from text alone: the map from joint space to text states, fitted on captions.
 
-    min over M, b:  mean |M t_i + b - h_i|^2 + r s |M|^2       t = W_t h / |W_t h|, h: EOS states
+    min over M, b:  mean |M t_i + b - h_i|^2 + lambda s |M|^2  t = W_t h / |W_t h|, h: EOS states
     u = M (v / |v| - g) + b         g: mean picture minus mean caption, the modality gap
 
 No gradient and no U-Net: a corpus of captions gives M and b, some pictures of a domain give g.
-r is relative: s is the mean variance of the captions' embeddings in a direction. Ours.
+lambda is relative: s is the mean variance of the captions' embeddings in a direction. Ours.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import ImageToPromptError
 from ..projector import Projection
 
 METHOD = "text least squares"
-DAMPING = 1.0  # chosen on the miniature, see tests/miniature/fit_sweep.md
+RIDGE_LAMBDA = 1.0  # chosen on the miniature, see tests/miniature/fit_sweep.md
 _DO = "Encode more captions with the text encoder of the projection."
 
 
@@ -28,22 +28,26 @@ def fit_from_text(
     states: Tensor,
     image_embeds: Tensor | None = None,
     text_projection: Tensor | None = None,
-    damping: float = DAMPING,
+    ridge_lambda: float = RIDGE_LAMBDA,
+    *,
+    damping: float | None = None,
 ) -> Projection:
     """A projection fitted to captions, and shifted to where the pictures lie.
 
     states: (M, D), last-layer EOS states of M >= 2 captions. image_embeds: (N, J), joint CLIP
     space, of the domain's pictures; None: no shift. text_projection: W_t (J, D); None: what the
-    projection's own inverse knows of it. damping: r > 0. The trained parts of `projection` are
-    left out: they belong to its old matrix. A centred form takes the fitted M in place of W_t'.
+    projection's own inverse knows of it. ridge_lambda: the ridge coefficient lambda > 0; damping:
+    its name in earlier versions. The trained parts of `projection` are left out: they belong to
+    its old matrix. A centred form takes the fitted M in place of W_t'.
     Raises ImageToPromptError for other widths, too few or equal captions, or a projection whose
     W_t cannot be had back.
     """
-    _check(projection, states, image_embeds, damping)
+    ridge_lambda = ridge_lambda if damping is None else damping
+    _check(projection, states, image_embeds, ridge_lambda)
     h = states.detach().cpu().double()
     W = text_projection_of(projection) if text_projection is None else text_projection
     t = normalize(h @ W.detach().cpu().double().T, dim=-1)
-    matrix, bias = _least_squares(t, h, damping)
+    matrix, bias = _least_squares(t, h, ridge_lambda)
     if image_embeds is not None:
         bias = bias - matrix @ mean_gap(image_embeds.detach().cpu(), t)
     centred = projection.centred
@@ -53,7 +57,7 @@ def fit_from_text(
         matrix=matrix.float(),
         bias=bias.float(),
         method=METHOD,
-        cutoff=float(damping),
+        cutoff=float(ridge_lambda),
         kept=len(projection.singular_values),
         residual=None,
         vision=None,
@@ -61,7 +65,7 @@ def fit_from_text(
     )
 
 
-def _least_squares(t: Tensor, h: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+def _least_squares(t: Tensor, h: Tensor, ridge_lambda: float) -> tuple[Tensor, Tensor]:
     """M (D, J) and b (D,), float64, with intercept; t (M, J), h (M, D)."""
     t_mean, h_mean = t.mean(dim=0), h.mean(dim=0)
     x, y = t - t_mean, h - h_mean
@@ -71,8 +75,8 @@ def _least_squares(t: Tensor, h: Tensor, damping: float) -> tuple[Tensor, Tensor
         raise ImageToPromptError(
             "captions that differ", "captions that are all the same", _DO, "text encoder"
         )
-    damped = covariance + damping * scale * torch.eye(len(covariance), dtype=x.dtype)
-    matrix = torch.linalg.solve(damped, x.T @ y / len(x)).T
+    ridge = ridge_lambda * scale * torch.eye(len(covariance), dtype=x.dtype)
+    matrix = torch.linalg.solve(covariance + ridge, x.T @ y / len(x)).T
     return matrix, h_mean - matrix @ t_mean
 
 
@@ -105,7 +109,7 @@ def mean_gap(image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
 
 
 def _check(
-    projection: Projection, states: Tensor, image_embeds: Tensor | None, damping: float
+    projection: Projection, states: Tensor, image_embeds: Tensor | None, ridge_lambda: float
 ) -> None:
     encoder = projection.encoder
     width = encoder.text_width
@@ -119,5 +123,5 @@ def _check(
             "Use image embeddings of the CLIP that the projection belongs to.",
             "vision encoder",
         )
-    if not 0 < damping < float("inf"):
-        raise ImageToPromptError("a damping > 0", f"{damping}", f"Use {DAMPING}.")
+    if not 0 < ridge_lambda < float("inf"):
+        raise ImageToPromptError("a ridge_lambda > 0", f"{ridge_lambda}", f"Use {RIDGE_LAMBDA}.")

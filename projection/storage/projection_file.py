@@ -20,15 +20,17 @@ from torch import Tensor
 from ..closed_form.centred import NUMBERS, TENSORS, Centred
 from ..closed_form.clip_identity import ClipIdentity
 from ..errors import ImageToPromptError
+from ..families.readings import Readings
 from ..projector import Projection
 from ..state_dict import CROSS, RESIDUAL, VISION, adapter_state_dict, features_of, with_adapters
+from .readings_state import READINGS, numbers_of, readings_of, tensors_of
 from .tensor_file import TensorFile, encode
 from .whole_file import create_file, replace_file
 
 FORMAT = "image-to-prompt projection"
 VERSION = 1
 CENTRED = "centred"
-_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS, CENTRED})
+_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS, CENTRED, READINGS})
 _MAX_TEXT = 10_000  # characters of one metadata value; the longest that is written has 300
 _REMAKE = "Save the projection again."
 
@@ -90,11 +92,14 @@ def _tensors(projection: Projection) -> dict[str, Tensor]:
         tensors["bias"] = projection.bias
     if (centred := projection.centred) is not None:
         tensors |= {f"{CENTRED}.{name}": getattr(centred, name) for name in TENSORS}
+    if projection.readings is not None:
+        tensors["matrix"] = _halved(projection.matrix)
+        tensors |= tensors_of(projection.readings)
     return tensors | adapter_state_dict(projection)
 
 
 def _features(projection: Projection) -> list[str]:
-    own = {"bias": projection.bias, CENTRED: projection.centred}
+    own = {"bias": projection.bias, CENTRED: projection.centred, READINGS: projection.readings}
     return [name for name, part in own.items() if part is not None] + features_of(projection)
 
 
@@ -111,6 +116,8 @@ def _metadata(projection: Projection) -> dict[str, str]:
     }
     if (centred := projection.centred) is not None:
         values[CENTRED] = {name: getattr(centred, name) for name in NUMBERS}
+    if projection.readings is not None:
+        values[READINGS] = numbers_of(projection.readings)
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
 
@@ -146,7 +153,7 @@ def _projection(
     metadata: Mapping[str, str], tensors: dict[str, Tensor], features: list[str]
 ) -> Projection:
     projection = Projection(
-        matrix=tensors["matrix"],
+        matrix=tensors["matrix"].float() if READINGS in metadata else tensors["matrix"],
         singular_values=tensors["singular_values"],
         encoder=ClipIdentity(**_value(metadata, "encoder", dict)),
         method=metadata["method"],
@@ -155,6 +162,7 @@ def _projection(
         norm=float(_value(metadata, "norm", float, int)),
         bias=tensors.get("bias"),
         centred=_centred(metadata, tensors) if CENTRED in metadata else None,
+        readings=_readings(metadata, tensors) if READINGS in metadata else None,
     )
     loaded = with_adapters(projection, tensors)
     # What is announced must be there, and nothing else: leaving out a part, or using one that a
@@ -181,3 +189,13 @@ def _centred(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Cent
         raise ValueError(f"{CENTRED} {numbers}")
     parts: dict[str, Any] = {name: tensors[f"{CENTRED}.{name}"] for name in TENSORS}
     return Centred(**parts | {name: float(numbers[name]) for name in NUMBERS})
+
+
+def _readings(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Readings:
+    return readings_of(_value(metadata, READINGS, dict), tensors)
+
+
+def _halved(matrix: Tensor) -> Tensor:
+    """The matrix as float16 where that holds the same numbers, as `with_readings` makes it."""
+    half = matrix.half()
+    return half if half.float().equal(matrix) else matrix

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from ..adapters.unet_deltas import check_maps
 from ..config.training_config import TrainingConfig
 from ..data.dataset import TrainingImages
 from ..data.encoded_prompts import EncodedPrompts
 from ..diffusion.denoiser import PREDICTION_TYPES, Denoiser
+from ..diffusion.prompt_form import Prompts
 from ..errors import ImageToPromptError
 from ..projector import Projection
 
@@ -19,30 +18,53 @@ def check_run(
     denoiser: Denoiser,
     projection: Projection,
     image_sets: Sequence[TrainingImages],
-    null: Tensor,
+    null: Prompts,
     config: TrainingConfig,
     prompts: EncodedPrompts | None,
     has_tower: bool,
 ) -> None:
     """Raise ImageToPromptError unless the configuration can be trained on these.
 
-    image_sets: images to train on, held-out and prior ones. null: (1, 77, D), the empty prompt.
+    image_sets: images to train on, held-out and prior ones. null: the empty prompt (1, ...).
     """
-    width = projection.encoder.text_width
-    if null.ndim != 3 or null.shape[::2] != (1, width):
+    width = projection.context_width
+    _check_null(null, width, projection)
+    if projection.readings is not None and config.residual is not None:
         raise ImageToPromptError(
-            f"an empty prompt of shape (1, 77, {width})",
-            f"{tuple(null.shape)}",
-            "Use the text encoder of an SD 1.x model.",
-            "text encoder",
+            f"a configuration of weight deltas, for {projection.readings.family.name}",
+            "one with a residual on SD 1.x's prompt embedding",
+            "Train LoRAs alone.",
+            "preset of another family",
         )
     for images in image_sets:
         _check_images(images, projection, config, has_tower)
-    _check_denoiser(denoiser, width)
+    _check_denoiser(denoiser, width, _family_name(projection))
     if config.preservation.preserve_pairs:
         _check_prompts(prompts, width)
     if projection.cross_attention is not None:
         check_maps(projection.cross_attention, denoiser.linear_shapes)
+
+
+def _family_name(projection: Projection) -> str:
+    return "SD 1.x" if projection.readings is None else projection.readings.family.name
+
+
+def _check_null(null: Prompts, width: int, projection: Projection) -> None:
+    if null.states.ndim != 3 or null.states.shape[::2] != (1, width):
+        raise ImageToPromptError(
+            f"an empty prompt of shape (1, 77, {width})",
+            f"{tuple(null.states.shape)}",
+            f"Use the text encoder of an {_family_name(projection)} model.",
+            "text encoder",
+        )
+    wanted = None if projection.readings is None else (1, projection.readings.pooled_width)
+    if null.pooled is not None and tuple(null.pooled.shape) != wanted:
+        raise ImageToPromptError(
+            "no pooled text" if wanted is None else f"pooled text {wanted}",
+            f"{tuple(null.pooled.shape)}",
+            f"Use the text encoder of an {_family_name(projection)} model.",
+            "text encoder",
+        )
 
 
 def _check_images(
@@ -64,14 +86,14 @@ def _check_images(
         )
 
 
-def _check_denoiser(denoiser: Denoiser, width: int) -> None:
+def _check_denoiser(denoiser: Denoiser, width: int, family: str) -> None:
     widths = sorted({inputs for _, inputs in denoiser.cross_kv_shapes.values()})
     kind = denoiser.prediction_type
     if widths != [width] or kind not in PREDICTION_TYPES:
         raise ImageToPromptError(
-            f"an SD 1.x model that takes text states of width {width} and predicts epsilon or v",
+            f"an {family} model that takes text states of width {width} and predicts epsilon or v",
             f"cross-attentions of widths {widths}, predicting {kind}",
-            "Use the U-Net of an SD 1.x model.",
+            f"Use the U-Net of an {family} model.",
             "model",
         )
 

@@ -35,7 +35,7 @@ from ..state_dict import (
     with_adapters,
 )
 
-_TUNED_WIDTH = 96  # of the text encoder that the presets' rates were chosen on
+_TUNED_WIDTH = 96  # of the contexts that the presets' rates were chosen on
 
 
 class TrainableParameters:
@@ -171,8 +171,8 @@ def _width_factor(projection: Projection, config: TrainingConfig) -> float:
     """The factor of the learning rate where A is initialised by gradients.
 
     Rows along the gradient have a gain that grows with the root of the width, so that a step
-    counts for more. Rates were chosen for a text encoder of width 96.
+    counts for more. Rates were chosen for contexts of width 96.
     """
     if config.lora is None or not config.lora.gradient_init_batches:
         return 1.0
-    return min(1.0, sqrt(_TUNED_WIDTH / projection.encoder.text_width))
+    return min(1.0, sqrt(_TUNED_WIDTH / projection.context_width))

@@ -26,14 +26,13 @@ _PROMPTS, _INITIALIZATION, _SKETCH, _PRIOR = (part << 40 for part in (3, 4, 5, 6
 class StepSampler:
     """Draws images, time steps, noise, texts and prior images for each step.
 
-    density: (T,), probability of each time step. sos: (D,), the text encoder's SOS state.
+    density: (T,), probability of each time step.
     """
 
     images: TrainingImages
     density: Tensor
     config: TrainingConfig
     seed: int
-    sos: Tensor
     prompts: EncodedPrompts | None = None
     prior: TrainingImages | None = None
 
@@ -70,7 +69,7 @@ class StepSampler:
         if not count or self.prior is None:
             return None
         generator = generator_of(self.seed, _PRIOR + step)
-        return prior_preservation(self.prior, count, self.density, self.sos, generator)
+        return prior_preservation(self.prior, count, self.density, generator)
 
     def _images(self, step: int) -> list[int]:
         return epoch_batch(len(self.images), self.config.batch_size, step, self.seed)

@@ -26,13 +26,17 @@ from ..config.training_config import TrainingConfig
 from ..data.batches import generator_of, held_out_batches
 from ..data.dataset import TrainingImages
 from ..data.encoded_prompts import EncodedPrompts
+from ..diffusion.closed_form_prompts import ClosedFormPrompts
 from ..diffusion.denoiser import Denoiser, loss_weights, timestep_density
 from ..diffusion.loss import DiffusionLoss
 from ..diffusion.preservation import PromptPreservation, Regularizers
+from ..diffusion.prompt_form import PromptForm, Prompts
+from ..diffusion.reading_prompts import ReadingPrompts
 from ..errors import ImageToPromptError
 from ..initialization.gradient_init import gradient_directions
 from ..initialization.pca_init import prompt_pca_directions
 from ..projector import Projection
+from ..state_dict import detached_copy
 from .adamw import AdamW
 from .checks import check_run
 from .parameters import TrainableParameters
@@ -62,7 +66,8 @@ class Trainer:
     0: a whole step's; fewer need less memory and give the same up to rounding. schedule_steps:
     number of steps over which the learning rate falls to a tenth; 0: it stays. prompts: for
     prompt preservation, where the configuration has some. prior: images of other kinds for prior
-    preservation, where the configuration has some; None: there is none.
+    preservation, where the configuration has some; None: there is none. null_pooled: (1, P), the
+    empty prompt's pooled text, where the U-Net reads it (SDXL).
     Works inside inference mode. Raises ImageToPromptError before any work if something does
     not fit.
     """
@@ -81,14 +86,16 @@ class Trainer:
         schedule_steps: int = 0,
         prompts: EncodedPrompts | None = None,
         prior: TrainingImages | None = None,
+        null_pooled: Tensor | None = None,
     ) -> None:
+        empty = Prompts(null, null_pooled)
         sets = [some for some in (images, held_out, prior) if some is not None]
-        check_run(denoiser, projection, sets, null, config, prompts, tower is not None)
+        check_run(denoiser, projection, sets, empty, config, prompts, tower is not None)
         self.denoiser, self.config, self.seed = denoiser, config, seed
         self.schedule_steps = schedule_steps
         with torch.inference_mode(False):
             device = images.embeds.device
-            own_null = null.detach().float().to(device, copy=True)
+            form = _prompt_form(projection, empty, device)
             density, weights = _noise_weighting(denoiser, config)
             self.held_out = None if held_out is None else held_out.detached_copy()
             self.sampler = StepSampler(
@@ -96,11 +103,10 @@ class Trainer:
                 density,
                 config,
                 seed,
-                own_null[0, 0],
                 None if prompts is None else prompts.detached_copy(device),
                 None if prior is None else prior.detached_copy(),
             )
-            self.loss = DiffusionLoss(denoiser, own_null, weights, config, tower, micro_batch_size)
+            self.loss = DiffusionLoss(denoiser, form, weights, config, tower, micro_batch_size)
             self.parameters = self._parameters(projection, tower, device)
             self.optimizer = AdamW(self.parameters.values)
         self._cached: dict[int, PromptPreservation] = {}
@@ -114,8 +120,8 @@ class Trainer:
     ) -> TrainableParameters:
         lora, directions = self.config.lora, None
         if lora is not None and lora.targets == "cross-attention" and lora.rank:
-            prompts = projection.apply(self.images.embeds)
-            directions = prompt_pca_directions(prompts, self.loss.null[0], lora.rank)
+            slots = self.loss.form.own_states(projection, self.images.embeds)
+            directions = prompt_pca_directions(slots, self.loss.form.shared_states, lora.rank)
         generator = generator_of(self.seed, -1)
         return TrainableParameters(
             projection, self.config, self.denoiser, directions, tower, generator, device
@@ -208,8 +214,6 @@ class Trainer:
         if turn in self._cached:
             return self._cached[turn]
         found = self.sampler.prompt_preservation(turn)
-        if found is not None:
-            found = replace(found, centred=self.parameters.initial.centred)
         if found is not None and sets:
             teacher = self.loss.cache_teacher(self.parameters.initial, found)
             self._cached[turn] = found = replace(found, teacher_prediction=teacher)
@@ -249,6 +253,14 @@ class Trainer:
         """The best by held-out loss where `validate` was called, else `current()`."""
         with torch.inference_mode(False):
             return self.parameters.export(self.best)
+
+
+def _prompt_form(projection: Projection, null: Prompts, device: torch.device) -> PromptForm:
+    """How the projection's images become prompts, in tensors that autograd can use."""
+    own, projection = null.detached_copy(device), detached_copy(projection)
+    if projection.readings is None:
+        return ClosedFormPrompts(own, projection.centred)
+    return ReadingPrompts(projection.readings, own)
 
 
 def _noise_weighting(denoiser: Denoiser, config: TrainingConfig) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,8 @@ from image_to_prompt.workflows.api_client.inputs import InputsError
 
 GOOD, BAD = ("clear", "accepted"), ("raw", "silent", "hanging")
 LONGEST = 1000  # characters of a message
-LIMIT = 20.0  # seconds for an input; the slowest need under one on a quiet core
+LIMIT = 20.0  # CPU seconds for an input; the slowest need under one
+PATIENCE = 10 * LIMIT  # seconds, for what waits or shares its core
 
 
 class Hanging(BaseException):
@@ -67,12 +68,12 @@ def judge(make: Callable[[], Made]) -> tuple[str, str]:
     """How one input ends, and why. An error in making it is the maker's own, and leaves this."""
     act, oracle = make()
     try:
-        with time_limit(LIMIT):
+        with time_limit(LIMIT, PATIENCE):
             result = act()
             wrong = oracle(result)
         return ("silent", wrong) if wrong else ("accepted", "")
     except Hanging:
-        return "hanging", f"over {LIMIT:.0f} s"
+        return "hanging", f"over {LIMIT:.0f} s of CPU, or {PATIENCE:.0f} s"
     except ImageToPromptError as error:
         return _readable(str(advised(error)))
     except InputsError as error:
@@ -96,8 +97,11 @@ def _readable(message: str) -> tuple[str, str]:
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raises Hanging in the block after this time, where the system has timers."""
+def time_limit(processor: float, seconds: float) -> Iterator[None]:
+    """Raises Hanging in the block after these CPU seconds of the process, or after this time.
+
+    Only where the system has timers.
+    """
     main = threading.current_thread() is threading.main_thread()
     if not main or not hasattr(signal, "setitimer"):
         yield
@@ -106,10 +110,14 @@ def time_limit(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise Hanging
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    limits = ((signal.ITIMER_PROF, signal.SIGPROF, processor),)
+    limits += ((signal.ITIMER_REAL, signal.SIGALRM, seconds),)
+    before = [signal.signal(number, stop) for _, number, _ in limits]
+    for timer, _, limit in limits:
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (timer, number, _), handler in zip(limits, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)

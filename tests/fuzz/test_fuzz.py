@@ -37,10 +37,18 @@ def refuse(text: str):
     return act
 
 
+def busy():
+    while True:
+        pass
+
+
 def test_every_ending_is_told_from_the_others(monkeypatch):
-    monkeypatch.setattr(fuzz, "LIMIT", 0.05)
+    monkeypatch.setattr(fuzz, "PATIENCE", 0.5)
     assert ends(lambda: 1) == "accepted"
     assert ends(refuse("Correct it.")) == "clear"
     assert ends(lambda: 1, lambda _: "wrong") == "silent"
     assert ends(lambda: [][0]) == "raw"
-    assert ends(lambda: time.sleep(5)) == "hanging"
+    assert ends(lambda: time.sleep(50)) == "hanging"
+    monkeypatch.setattr(fuzz, "LIMIT", 0.05)
+    monkeypatch.setattr(fuzz, "PATIENCE", 50)
+    assert ends(busy) == "hanging"

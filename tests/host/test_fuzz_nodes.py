@@ -48,10 +48,11 @@ def kinds(host):
             "crop": "center",
             "blend": "add",
             "image_weights": "",
+            "pads": "picture",
         },
         "LoadProjection": {
             **{"file": tools.good_file, "method": "ridge", "cutoff": 0.0},
-            **{"captions": "", "gap": 0.0},
+            **{"captions": "", "gap": 0.0, "corpus_size": 4000},
         },
         "SaveProjection": {
             "projection": with_change(),

@@ -112,6 +112,10 @@ KINDS = [
         for value in (None, 1.0, [1, 2], "1, \udc80")
     ),
     *(
+        _embed(f"pads {value!r}", ("pads among 'picture'", repr(value)), pads=value)
+        for value in ("", "EOS", None, 3)
+    ),
+    *(
         _embed(
             f"{socket} {value!r}", (f"a {socket.upper()}", f"socket {socket}"), **{socket: value}
         )

@@ -53,6 +53,17 @@ def test_a_stated_path_is_used_alone_and_may_be_several(monkeypatch, tmp_path):
     assert hosts.first().version == "1.2.3"
 
 
+def test_the_first_is_found_without_trying_those_behind_it(monkeypatch, tmp_path):
+    first, second = checkout(tmp_path / "a"), checkout(tmp_path / "b")
+    fake_python(first / ".venv" / "bin" / "python")
+    mark = tmp_path / "tried"
+    fake_python(second / ".venv" / "bin" / "python").write_text(f"#!/bin/sh\ntouch {mark}\n")
+    monkeypatch.setenv("COMFYUI_PATH", os.pathsep.join([str(first), str(second)]))
+    assert hosts.first().folder == first
+    assert not mark.exists()
+    assert len(hosts.search().hosts) == 2 and mark.exists()
+
+
 def test_the_host_that_this_pack_is_installed_in_is_found(monkeypatch, tmp_path):
     host = checkout(tmp_path / "host")
     python = fake_python(host / "venv" / "bin" / "python")

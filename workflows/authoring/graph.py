@@ -139,7 +139,8 @@ def _properties(node: Node) -> dict:
     if node.spec.pack != OURS:
         properties["ver"] = node.spec.since or _FLOOR
     if node.spec.files:
-        properties["models"] = list(node.spec.files)
+        named = [file for file in node.spec.files if file["name"] in node.inputs.values()]
+        properties["models"] = named or list(node.spec.files[:1])
     return properties
 
 

@@ -16,6 +16,11 @@ CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 CHECKPOINT_URL = (
     f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{CHECKPOINT}"
 )
+SDXL_CHECKPOINT = "sd_xl_base_1.0.safetensors"
+SDXL_URL = (
+    "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/"
+    f"{SDXL_CHECKPOINT}"
+)
 CLIP = "model.safetensors"
 CLIP_URL = f"https://huggingface.co/openai/clip-vit-large-patch14/resolve/main/{CLIP}"
 _CLIP_FILE = {"name": CLIP, "url": CLIP_URL, "directory": "clip_vision"}
@@ -27,7 +32,7 @@ class NodeSpec:
 
     optional: sockets that may stay empty. widgets: defaults by name. page_widgets: what the page
     inserts after a widget and saves with it, though the host never sees it. files: what the page
-    offers to download if it is missing.
+    offers to download if it is missing: those that a widget names, else the first.
     since: the oldest host that has it, where that is not the oldest that the pack runs on.
     """
 
@@ -61,7 +66,10 @@ NODE_SPECS: Mapping[str, NodeSpec] = MappingProxyType(
             "Load Checkpoint",
             outputs=(("MODEL", "MODEL"), ("CLIP", "CLIP"), ("VAE", "VAE")),
             widgets={"ckpt_name": CHECKPOINT},
-            files=({"name": CHECKPOINT, "url": CHECKPOINT_URL, "directory": "checkpoints"},),
+            files=(
+                {"name": CHECKPOINT, "url": CHECKPOINT_URL, "directory": "checkpoints"},
+                {"name": SDXL_CHECKPOINT, "url": SDXL_URL, "directory": "checkpoints"},
+            ),
             size=(340, 100),
         ),
         "CLIPVisionLoader": NodeSpec(
@@ -82,10 +90,11 @@ NODE_SPECS: Mapping[str, NodeSpec] = MappingProxyType(
                 "cutoff": 0.0,
                 "captions": "",
                 "gap": 0.0,
+                "corpus_size": 4000,
             },
             pack=OURS,
             files=(_CLIP_FILE,),
-            size=(340, 260),
+            size=(340, 284),
         ),
         "LoadImage": NodeSpec(
             "Load Image",
@@ -117,9 +126,10 @@ NODE_SPECS: Mapping[str, NodeSpec] = MappingProxyType(
                 "crop": "center",
                 "blend": "add",
                 "image_weights": "",
+                "pads": "picture",
             },
             pack=OURS,
-            size=(400, 360),
+            size=(400, 384),
         ),
         "OnlineRefine": NodeSpec(
             "Online Refine",

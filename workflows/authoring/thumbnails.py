@@ -23,6 +23,8 @@ SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
 STEERED = ("edit", "refine_and_edit")  # workflows with a text
 WIDE = {"two_regions": 128}  # two squares side by side
+# Made with another checkpoint than the miniature's.
+WITHOUT_THUMBNAIL = ("sdxl_variation", "sdxl_edit", "sdxl_refine")
 FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does
 
 
@@ -80,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with server.start(host, base) as url:
         for number, make in enumerate(build.GRAPHS, 1):
             name, graph = make.__name__, make().api()
+            if name in WITHOUT_THUMBNAIL:
+                continue
             used = references[: len(nodes_of(graph, "LoadImage"))]
             texts = list(pictures[0].edits) if name in STEERED else []
             values = settings_for(name, settings)

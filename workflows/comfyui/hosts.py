@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -60,27 +61,43 @@ class Search:
 def search() -> Search:
     """Every ComfyUI of this machine, in the order of the module's docstring."""
     result = Search()
-    for folder in _candidates():
-        try:
-            result.hosts.append(host_in(folder))
-        except HostError as error:
-            # The usual places are only guesses: none of them missing is a problem.
-            if os.environ.get("COMFYUI_PATH") or is_host(folder):
-                result.problems.append(str(error))
+    for found in _each():
+        if isinstance(found, Host):
+            result.hosts.append(found)
+        else:
+            result.problems.append(found)
     if not result.hosts and not result.problems:
-        tried = ", ".join(str(folder) for folder in _candidates())
-        result.problems.append(
-            f"No ComfyUI in {tried}. Set COMFYUI_PATH to the folder that holds main.py and comfy/."
-        )
+        result.problems.append(_nowhere())
     return result
 
 
 def first() -> Host:
-    """The first host that can be run. Raises HostError, saying what was tried."""
-    result = search()
-    if not result.hosts:
-        raise HostError("\n".join(result.problems))
-    return result.hosts[0]
+    """The first host that can be run; those behind it are not tried, since a try takes seconds.
+
+    Raises HostError, saying what was tried.
+    """
+    problems = []
+    for found in _each():
+        if isinstance(found, Host):
+            return found
+        problems.append(found)
+    raise HostError("\n".join(problems or [_nowhere()]))
+
+
+def _each() -> Iterator[Host | str]:
+    """Every candidate as a host, or why it cannot be run; nothing for a guess that is wrong."""
+    for folder in _candidates():
+        try:
+            yield host_in(folder)
+        except HostError as error:
+            # The usual places are only guesses: none of them missing is a problem.
+            if os.environ.get("COMFYUI_PATH") or is_host(folder):
+                yield str(error)
+
+
+def _nowhere() -> str:
+    tried = ", ".join(str(folder) for folder in _candidates())
+    return f"No ComfyUI in {tried}. Set COMFYUI_PATH to the folder that holds main.py and comfy/."
 
 
 def host_in(folder: Path) -> Host:

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from image_to_prompt.workflows.api_client.http import RunError, get_json
 
@@ -200,9 +200,19 @@ def ended_by_sigterm() -> Iterator[None]:
     if not own or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    code, received = 128 + signal.SIGTERM, threading.Event()
+
+    def end(*_: object) -> NoReturn:
+        received.set()
+        sys.exit(code)
+
+    signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except SystemExit:
+        if received.is_set():  # libraries with loops of their own raise another: Ray's has code 1
+            sys.exit(code)
+        raise
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import comfy.model_sampling
 import torch
-from torch import Tensor
 
-from ....projection import ImageToPromptError
-from ....projection.adapters.unet_deltas import TARGET_MODULES, cross_kv
+from ....projection import ImageToPromptError, Projection
+from ....projection.adapters.unet_deltas import cross_kv, is_target
 
 PREFIX = "diffusion_model."
 # Marks a MODEL that carries a projection's changes already; see `patches`.
@@ -24,13 +23,16 @@ ATTACHMENT = "image_to_prompt"
 class ModelFamily:
     """What the U-Nets of a family have in common.
 
-    latent_channels: of noisy latents, without those of inpainting. vector_conditioning: whether
-    the U-Net reads a pooled vector beside the cross-attentions' context.
+    latent_channels: of noisy latents, without those of inpainting. vector_width: of the vector
+    that the U-Net reads beside the cross-attentions' context, made of the pooled text and the
+    picture's size; 0: none. bytes_per_cell: activations that a backward pass keeps for each latent
+    cell in 16 bit, with LoRAs on all linear maps; a third is a margin.
     """
 
     name: str
     latent_channels: int
-    vector_conditioning: bool
+    vector_width: int
+    bytes_per_cell: float
 
     @property
     def advice(self) -> str:
@@ -38,13 +40,34 @@ class ModelFamily:
         return f"Connect the MODEL of an {self.name} checkpoint (socket model)."
 
 
-SD1 = ModelFamily("SD 1.x", latent_channels=4, vector_conditioning=False)
+# Counted on the full-size U-Nets with a kernel that keeps no attention maps: 0.31e6 for SD 1.5 and
+# SD 2.1, 0.63e6 for SDXL.
+SD1 = ModelFamily("SD 1.x", latent_channels=4, vector_width=0, bytes_per_cell=0.46e6)
+SD2 = ModelFamily("SD 2.x", latent_channels=4, vector_width=0, bytes_per_cell=0.46e6)
+SDXL = ModelFamily("SDXL", latent_channels=4, vector_width=2816, bytes_per_cell=0.93e6)
+FAMILIES = {family.name: family for family in (SD1, SD2, SDXL)}
 
 
-def check_model(model: Any, text_width: int) -> None:
-    """Raise ImageToPromptError unless `model` is an SD 1.x model to train for, LoRAs or none."""
-    check_sd1(model, text_width)
-    prediction_of(model.get_model_object("model_sampling"))
+def family_for(projection: Projection) -> ModelFamily:
+    """The family whose U-Nets the projection's prompts are for.
+
+    Raises ImageToPromptError for one that training does not know, such as the SDXL refiner.
+    """
+    readings = projection.readings
+    name = SD1.name if readings is None else readings.family.name
+    if name not in FAMILIES:
+        raise ImageToPromptError(
+            f"a projection for {', '.join(FAMILIES)}",
+            f"one for {name}",
+            "Use the projection and the MODEL of a base model (sockets projection, model).",
+        )
+    return FAMILIES[name]
+
+
+def check_model(model: Any, text_width: int, family: ModelFamily = SD1) -> None:
+    """Raise ImageToPromptError unless `model` is one of the family to train for, LoRAs or none."""
+    check_family(model, text_width, family)
+    prediction_of(model.get_model_object("model_sampling"), family)
     if model.get_attachment(ATTACHMENT) is not None:
         raise ImageToPromptError(
             "a MODEL without a projection's changes",
@@ -53,13 +76,8 @@ def check_model(model: Any, text_width: int) -> None:
         )
 
 
-def check_sd1(model: Any, text_width: int) -> None:
-    """Raise ImageToPromptError unless `model` is that of SD 1.x, for this text encoder."""
-    check_family(model, text_width, SD1)
-
-
 def check_family(model: Any, text_width: int, family: ModelFamily) -> None:
-    """Raise ImageToPromptError unless `model` is of the family, for this text encoder."""
+    """Raise ImageToPromptError unless `model` is of the family, for contexts of this width."""
     unet: Any = getattr(getattr(model, "model", None), "diffusion_model", None)
     found = cross_kv(layers_of(model)) if unet is not None else {}
     widths = {shape[1] for shape in found.values()}
@@ -72,32 +90,51 @@ def check_family(model: Any, text_width: int, family: ModelFamily) -> None:
             f"{got} ({name})",
             family.advice,
         )
-    reads_vector = getattr(unet, "num_classes", None) is not None
-    if reads_vector != family.vector_conditioning or unet.in_channels != family.latent_channels:
+    vector = _vector_width(model.model)
+    if vector != family.vector_width or unet.in_channels != family.latent_channels:
         raise ImageToPromptError(
             f"a plain {family.name} MODEL of {family.latent_channels} latent channels",
-            f"{name} of {unet.in_channels} channels, with more inputs than {family.name} has",
+            f"{name} of {unet.in_channels} channels, with {_inputs(vector, family)}",
             family.advice,
         )
 
 
+def _vector_width(base: Any) -> int:
+    """The width of the vector that a U-Net reads beside the context; 0: none, -1: unknown."""
+    if getattr(base.diffusion_model, "num_classes", None) is None:
+        return 0
+    return int(getattr(base, "adm_channels", None) or -1)
+
+
+def _inputs(vector_width: int, family: ModelFamily) -> str:
+    if vector_width > 0 and family.vector_width:
+        return f"a vector of {vector_width} beside the context instead of {family.vector_width}"
+    return f"{'fewer' if family.vector_width else 'more'} inputs than {family.name} has"
+
+
 def layers_of(model: Any) -> dict[str, tuple[int, int]]:
-    """(O, C) of every linear map in a transformer block, by its name in SD 1.x checkpoints."""
+    """(O, C) of every linear map in a transformer block, by its name in checkpoints."""
     return {
         name: tuple(weight.shape)
         for name, module in model.model.diffusion_model.named_modules()
-        if name.endswith(TARGET_MODULES) and (weight := getattr(module, "weight", None)) is not None
+        if is_target(name) and (weight := getattr(module, "weight", None)) is not None
     }
 
 
-def prediction_of(sampling: Any) -> str:
-    """Either "epsilon" or "v", as the host's model_sampling has it. Raises ImageToPromptError."""
+def prediction_of(sampling: Any, family: ModelFamily = SD1) -> str:
+    """Either "epsilon" or "v", as the host's model_sampling has it. Raises ImageToPromptError.
+
+    Schedules that give the U-Net anything but the number of a time step are refused.
+    """
     kinds = {comfy.model_sampling.EPS: "epsilon", comfy.model_sampling.V_PREDICTION: "v"}
     methods = {kind.calculate_denoised: name for kind, name in kinds.items()}
     name = methods.get(type(sampling).calculate_denoised)
-    if name is None or not isinstance(getattr(sampling, "sigmas", None), Tensor):
+    discrete = comfy.model_sampling.ModelSamplingDiscrete.timestep
+    if name is None or getattr(type(sampling), "timestep", None) is not discrete:
         raise ImageToPromptError(
-            "a MODEL that predicts noise (epsilon) or v", type(sampling).__name__, SD1.advice
+            "a MODEL of discrete time steps that predicts noise (epsilon) or v",
+            type(sampling).__name__,
+            family.advice,
         )
     return name
 

@@ -30,7 +30,7 @@ def patch_model(model: Any, change: UNetDeltas | None, strength: float) -> Any:
         raise ImageToPromptError(
             "a MODEL that takes every change of the projection",
             f"one without {', '.join(sorted(wanted - added)[:3])}",
-            "Use the projection with an SD 1.x checkpoint (socket model).",
+            "Use the projection with the checkpoint that it was fitted on (socket model).",
         )
     patched.set_attachments(ATTACHMENT, strength)
     return patched

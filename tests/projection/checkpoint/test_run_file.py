@@ -219,7 +219,7 @@ def test_a_refined_projection_for_sd15_has_at_most_10_megabytes(name, tmp_path):
     shapes = [320] * 5 + [640] * 5 + [1280] * 6
     denoiser = toys.ToyDenoiser()
     denoiser.linear_shapes = {
-        f"input_blocks.{i}.1{name}": _of_sd15(name, size)
+        f"input_blocks.{i}.1.transformer_blocks.0{name}": _of_sd15(name, size)
         for i, size in enumerate(shapes)
         for name in TARGET_MODULES
     }

@@ -81,9 +81,11 @@ def written_out(trainer, batch, drop):
     for pair, owner in enumerate(batch.image_index.tolist()):
         a = float(schedule[batch.timesteps[pair]])
         x, noise = trainer.images.latents[batch.images[owner]], batch.noise[pair]
-        context = torch.cat([trainer.loss.null[:, :1], prompts[owner].expand(1, 76, -1)], dim=1)
+        context = torch.cat(
+            [trainer.loss.form.null.states[:, :1], prompts[owner].expand(1, 76, -1)], dim=1
+        )
         if batch.dropout_u[pair] < drop:
-            context = trainer.loss.null
+            context = trainer.loss.form.null.states
         noisy = a**0.5 * x + (1 - a) ** 0.5 * noise
         times = batch.timesteps[pair : pair + 1]
         out = trainer.denoiser.predict(noisy[None], times, context, deltas)[0]

@@ -159,3 +159,48 @@ def test_a_place_outside_the_blocks_has_no_name():
 def test_the_kind_of_prediction_is_the_schedulers(unet, given, kind):
     scheduler = diffusers.DDPMScheduler(prediction_type=given)
     assert DiffusersDenoiser(unet, scheduler).prediction_type == kind
+
+
+@pytest.fixture(scope="module")
+def sdxl():
+    """SDXL's kind: two transformer blocks at a place, linear projections, pooled text and sizes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = diffusers.UNet2DConditionModel(
+            sample_size=4,
+            block_out_channels=(32, 64),
+            layers_per_block=2,
+            norm_num_groups=8,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=toys.WIDTH,
+            attention_head_dim=4,
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=10 + 6 * 8,
+        )
+    return model.eval()
+
+
+def test_sdxl_is_given_pooled_text_and_the_pictures_size(sdxl):
+    denoiser = DiffusersDenoiser(sdxl, diffusers.DDPMScheduler())
+    noisy, times, context = builders.normal(2, 4, 4, 6, seed=1), *inputs()[1:]
+    pooled = builders.normal(2, 10, seed=3)
+    sizes = torch.tensor([[32.0, 48.0, 0, 0, 32.0, 48.0]]).expand(2, -1)
+    added = {"text_embeds": pooled, "time_ids": sizes}
+    with torch.no_grad():
+        wanted = sdxl(noisy, times, context, added_cond_kwargs=added).sample
+        assert torch.equal(denoiser.predict(noisy, times, context, {}, pooled), wanted)
+        other = denoiser.predict(noisy, times, context, {}, 2 * pooled)
+    assert not torch.allclose(other, wanted, atol=1e-4)
+
+
+def test_every_transformer_block_of_sdxl_has_its_name_in_checkpoints(sdxl):
+    found = DiffusersDenoiser(sdxl, diffusers.DDPMScheduler()).linear_shapes
+    places = ["input_blocks.4.1", "input_blocks.5.1", "middle_block.1"]
+    places += [f"output_blocks.{place}.1" for place in range(3)]
+    blocks = {name.partition(".attn")[0].partition(".ff")[0] for name in found}
+    assert blocks == {f"{p}.transformer_blocks.{n}" for p in places for n in (0, 1)}
+    assert len(found) == 10 * len(blocks)

@@ -39,19 +39,29 @@ def oracle(t, h, ridge):
     return solution[:32].T, solution[32]
 
 
-@pytest.mark.parametrize("damping", [0.01, 0.3, 3.0])
-def test_the_map_is_that_of_torchs_least_squares(damping):
+@pytest.mark.parametrize("ridge_lambda", [0.01, 0.3, 3.0])
+def test_the_map_is_that_of_torchs_least_squares(ridge_lambda):
     h = text_states().double()
     t = normalize(h @ W.double().T, dim=-1)
     scale = float((t - t.mean(0)).square().mean())
-    matrix, bias = oracle(t, h, damping * scale * len(t))
-    fitted = fit_from_text(PLAIN, h.float(), text_projection=W, damping=damping)
+    matrix, bias = oracle(t, h, ridge_lambda * scale * len(t))
+    fitted = fit_from_text(PLAIN, h.float(), text_projection=W, ridge_lambda=ridge_lambda)
     assert torch.allclose(fitted.matrix.double(), matrix, atol=2e-3 * float(matrix.abs().max()))
     assert torch.allclose(fitted.bias.double(), bias, atol=1e-3 * float(bias.abs().max()))
 
 
+def test_the_ridge_coefficient_has_its_earlier_name_too():
+    now = fit_from_text(PLAIN, text_states(), text_projection=W, ridge_lambda=0.3)
+    earlier = fit_from_text(PLAIN, text_states(), text_projection=W, damping=0.3)
+    assert torch.equal(earlier.matrix, now.matrix) and earlier.cutoff == now.cutoff == 0.3
+    other = fit_from_text(PLAIN, text_states(), text_projection=W)
+    assert not torch.equal(other.matrix, now.matrix)
+    with pytest.raises(ImageToPromptError, match="ridge_lambda"):
+        fit_from_text(PLAIN, text_states(), text_projection=W, damping=0.0)
+
+
 def test_held_out_captions_are_reached_better_than_by_the_closed_form():
-    fitted = fit_from_text(PLAIN, text_states(), text_projection=W, damping=0.01)
+    fitted = fit_from_text(PLAIN, text_states(), text_projection=W, ridge_lambda=0.01)
     other = text_states(seed=2)
     joint = other @ W.T
     near = cosine_similarity(fitted.apply(joint), other).mean()
@@ -64,8 +74,8 @@ def test_the_shift_undoes_any_gap_between_pictures_and_captions():
     joint = normalize(states @ W.T, dim=-1)
     gap = 0.1 * builders.normal(32, seed=5)
     pictures = normalize(joint + gap, dim=-1)
-    plain = fit_from_text(PLAIN, states, text_projection=W, damping=0.01)
-    shifted = fit_from_text(PLAIN, states, pictures, W, damping=0.01)
+    plain = fit_from_text(PLAIN, states, text_projection=W, ridge_lambda=0.01)
+    shifted = fit_from_text(PLAIN, states, pictures, W, ridge_lambda=0.01)
     assert torch.equal(plain.matrix, shifted.matrix)
     before = cosine_similarity(plain.apply(pictures), states).mean()
     after = cosine_similarity(shifted.apply(pictures), states).mean()
@@ -114,8 +124,8 @@ def test_what_cannot_be_fitted_is_refused():
         ((PLAIN, states[:, :16]), "captions"),
         ((PLAIN, states[:1].expand(4, -1)), "differ"),
         ((PLAIN, states, torch.zeros(3, 16)), "Use image embeddings"),
-        ((PLAIN, states, None, None, 0.0), "damping"),
-        ((PLAIN, states, None, None, float("nan")), "damping"),
+        ((PLAIN, states, None, None, 0.0), "ridge_lambda"),
+        ((PLAIN, states, None, None, float("nan")), "ridge_lambda"),
         ((ridge, states), "made by ridge"),
     ):
         with pytest.raises(ImageToPromptError, match=words):

@@ -74,7 +74,7 @@ def test_texts_are_kept_as_the_centred_edit_has_them():
     run = trainer(projection)
     kept = run.regularizers().prompts
     e = projection.apply(run.images.embeds[kept.batch.images])
-    for pair, context in enumerate(kept.contexts(e, torch.arange(3))):
+    for pair, context in enumerate(kept.contexts(run.loss.form, e, torch.arange(3)).states):
         text, owner = int(kept.text_index[pair]), int(kept.batch.image_index[pair])
         states, eos = kept.prompts.states[text : text + 1], [kept.prompts.eos[text]]
         if eos == [1]:

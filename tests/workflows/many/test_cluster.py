@@ -109,16 +109,19 @@ def test_a_killed_driver_leaves_no_server(clustered, collection, address):
     assert len(done) == len(set(done)) == 8
 
 
-def test_an_interrupt_ends_it_within_a_job(collection, address):
+@pytest.mark.parametrize("where", ["a cluster", "this machine"])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_within_a_job(sent, code, where, collection, address):
     collection.picture("0.png", b"stuck")
     collection.picture("1.png", b"stuck")
-    process = collection.popen("--address", address, "--verbose")
+    engine = ["--address", address] if where == "a cluster" else ["--engine", "ray"]
+    process = collection.popen(*engine, "--workers", "2", "--verbose")
     while not (collection.host / "started").exists() or len(collection.servers()) < 2:
         time.sleep(0.05)
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     told = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 130, told
+    assert process.returncode == code, told
     await_gone(collection.servers())
     assert collection.records()[-1]["how"] == "interrupted"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 import pytest
@@ -112,6 +113,28 @@ def test_the_same_command_again_embeds_what_is_missing_or_broken(clip, photos, t
     embed_many.main(line(clip, photos, tmp_path))
     assert "2 of 14 embedded" in capsys.readouterr().err
     assert len(list((tmp_path / "prompts").glob("*.parquet"))) == 2
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_is_embedded(sent, code, clip, photos, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    own = collect.here
+
+    def stopped_after_two_batches(*arguments):
+        for number, found in enumerate(own(*arguments)):
+            if number == 2:
+                signal.raise_signal(sent)
+            yield found
+
+    monkeypatch.setattr(collect, "here", stopped_after_two_batches)
+    try:
+        found = embed_many.main(line(clip, photos, tmp_path))
+    except SystemExit as end:
+        found = end.code
+    assert found == code
+    monkeypatch.undo()
+    embed_many.main(line(clip, photos, tmp_path))
+    assert "8 were done before" in capsys.readouterr().err
 
 
 def test_files_that_are_read_ahead_give_the_same_rows(clip, photos):

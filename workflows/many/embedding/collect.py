@@ -12,6 +12,7 @@ from typing import Any
 from image_to_prompt.projection.collections.embedding import BatchEmbedder, batches, embed
 
 from ..missing import require
+from ..signals import sigterm_kept
 
 File = tuple[str, Path]
 
@@ -54,7 +55,8 @@ def on_cluster(
         runpy.run_path(script)
 
     hook = {"worker_process_setup_hook": importable}
-    ray.init(address=address, runtime_env=hook, logging_level="warning", log_to_driver=False)
+    with sigterm_kept():
+        ray.init(address=address, runtime_env=hook, logging_level="warning", log_to_driver=False)
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -34,18 +34,20 @@ def _run(options: argparse.Namespace) -> int:
     jobs = list(from_folder(options.images))
     files = [(job.name, job.images[0].resolve()) for job in jobs if job.name not in there]
     began, done, broken, tables = time.monotonic(), 0, 0, []
-    for found in _found(options, choice, files) if files else ():
-        for name, error in zip(found["name"], found["error"], strict=True):
-            if error:
-                print(f"{name}: {error}", file=sys.stderr)
-                broken += 1
-        tables.append(rows.table(found))
-        done += len(found["name"])
-        if sum(len(table) for table in tables) >= _ROWS:
+    try:
+        for found in _found(options, choice, files) if files else ():
+            for name, error in zip(found["name"], found["error"], strict=True):
+                if error:
+                    print(f"{name}: {error}", file=sys.stderr)
+                    broken += 1
+            tables.append(rows.table(found))
+            done += len(found["name"])
+            if sum(len(table) for table in tables) >= _ROWS:
+                rows.write(tables)
+                tables = []
+    finally:  # what an interrupt finds done is kept
+        if tables:
             rows.write(tables)
-            tables = []
-    if tables:
-        rows.write(tables)
     seconds = time.monotonic() - began
     print(f"{done - broken} of {len(jobs)} embedded in {seconds:.0f} s", file=sys.stderr)
     if there:

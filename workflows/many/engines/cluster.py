@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..missing import require
+from ..signals import sigterm_kept
 from . import task as of
 from .hosted import Spec, unpacked
 from .task import Attempt, EngineError, Outcome, Task
@@ -51,7 +52,10 @@ class Cluster:
         where = address or "this machine"
         try:
             _require_listener(address)
-            self._ray.init(address=address, log_to_driver=verbose, logging_level="warning", **own)
+            with sigterm_kept():
+                self._ray.init(
+                    address=address, log_to_driver=verbose, logging_level="warning", **own
+                )
         except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(f"no Ray cluster at {where}: {_line(error)}") from error
         self._class = self._ray.remote(concurrency_groups={"control": 1})(_actor(self._ray))
