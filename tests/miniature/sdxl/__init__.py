@@ -1,0 +1,1 @@
+"""A miniature of SDXL trained on the world of drawings."""
