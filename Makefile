@@ -39,7 +39,7 @@ geometry: $(venv)/ready
 	$(python) tests geometry $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 evaluate: $(venv)/ready
-	$(python) tests miniature.experiments.evaluate --n $(N) $(ARGS)
+	$(python) tests miniature.drawings.evaluate --n $(N) $(ARGS)
 
 lint: $(venv)/ready
 	$(python) tests lint

@@ -1,9 +1,10 @@
-"""The main job, on real photographs: python workflows/demo.py (or `make demo`).
+"""The main job: python workflows/demo.py (or `make demo`).
 
-Each reference picture becomes a prompt: three variations, an edit with a text, and the empty
-prompt for comparison. With a ComfyUI on this machine it is started on the CPU and runs the API
-workflows; without one the same `projection/` code runs with diffusers. The models are the
-trained miniature, which needs a clone of the repository, or your own files:
+Each reference picture becomes a prompt: three variations, edits with a text, and the empty prompt
+for comparison; on the first one Online Refine trains as well. With a ComfyUI on this machine it
+is started on the CPU and runs the API workflows; without one the same `projection/` code runs with
+diffusers. The models are a small SD 1.5 trained on emoji, which needs a clone of the repository
+and draws its references itself from captions, or your own files with photographs:
 
     python workflows/demo.py --checkpoint v1-5.safetensors --clip clip-vit-large-patch14.safetensors
 """
@@ -27,6 +28,7 @@ from image_to_prompt.workflows.comfyui import hosts, server
 from image_to_prompt.workflows.demo_parts import grid
 from image_to_prompt.workflows.demo_parts.demo_assets import (
     PHOTOGRAPHS,
+    Job,
     MissingError,
     Reference,
     photographs,
@@ -34,19 +36,17 @@ from image_to_prompt.workflows.demo_parts.demo_assets import (
 
 SEEDS = (1, 2, 3)
 OUT = hosts.PACK / "build"
-# The miniature draws 64 x 64; the rest is what it was trained and judged with.
-MINIATURE = {"width": 64, "height": 64, "steps": 12, "cfg": 3.0, "KSampler.scheduler": "simple"}
-MINIATURE_EDIT = ("a green star",)  # it knows the words of its own world only
-ABOUT_PHOTOGRAPHS = """The miniature has only ever seen six shapes in eight colours. Of a
-photograph it can keep what comes nearest: a round thing, a colour. For real photographs give it
-real models: --checkpoint and --clip."""
+# The miniature draws 96 x 96; the rest is what it was trained and judged with.
+MINIATURE = {"width": 96, "height": 96, "steps": 12, "cfg": 3.0, "KSampler.scheduler": "simple"}
+TEXT_WEIGHT = 1.0  # of the edits; the paper's 0.6 often keeps the old ground
+REFINE_STEPS = 30
+TITLE = "Image-to-Prompt: the picture on the left is the whole prompt of its row"
 NEEDS_A_CLONE = (
     "The miniature needs a clone of the repository (its folder tests/ is not here); "
     "give your own files by --checkpoint and --clip."
 )
 EDITS = ("in the snow", "an oil painting")
 
-Job = tuple[str, int, str | None, float]  # label, seed, text (None: no edit), strength
 Maker = Callable[[Reference, Job], Path]
 
 
@@ -62,17 +62,24 @@ class Files:
 
 def jobs_of(reference: Reference) -> list[Job]:
     """Everything that is made from one reference, in the order of the grid's columns."""
-    variations: list[Job] = [(f"variation {seed}", seed, None, 1.0) for seed in SEEDS]
-    edits: list[Job] = [(f"+ {text}", SEEDS[0], text, 1.0) for text in reference.edits]
-    return [*variations, *edits, ("empty prompt", SEEDS[0], None, 0.0)]
+    variations = [Job(f"variation {seed}", seed) for seed in SEEDS]
+    edits = [Job(f"+ {text}", SEEDS[0], text) for text in reference.edits]
+    return [*variations, *edits, Job("empty prompt", SEEDS[0], strength=0.0)]
+
+
+def refined_jobs_of(reference: Reference) -> list[Job]:
+    """The variations after Online Refine."""
+    return [Job(f"refined, variation {seed}", seed, refined=True) for seed in SEEDS]
 
 
 def make_rows(references: Sequence[Reference], make: Maker) -> list[grid.Row]:
-    """The grid's rows: the reference, then its jobs."""
+    """The grid's rows: the reference, then its jobs; refined variations in rows of their own."""
     rows: list[grid.Row] = []
-    for reference in references:
-        print(f"  {reference.name}", flush=True)
-        made = [(job[0], make(reference, job)) for job in jobs_of(reference)]
+    tasks = [(reference, jobs_of(reference)) for reference in references]
+    tasks += [(one, refined_jobs_of(one)) for one in references if one.refined]
+    for reference, jobs in tasks:
+        print(f"  {reference.name}{', refined' * jobs[0].refined}", flush=True)
+        made = [(job.label, make(reference, job)) for job in jobs]
         rows.append([(reference.name, reference.path), *made])
     return rows
 
@@ -94,21 +101,22 @@ def on_host(
     base = run.BASES / f"demo-{host.folder.name}"
     settings = settings_of(files, base)
     folder = hosts.PACK / "workflows" / "api"
-    workflows = [run.load_workflow(folder / f"{name}.json") for name in ("variation", "edit")]
+    names = ("variation", "edit", "refine_and_vary")
+    workflows = {name: run.load_workflow(folder / f"{name}.json") for name in names}
     empty: list[Path] = []  # the same for every reference, so made once
 
     with server.start(host, base, cpu=cpu) as url:
 
         def make(reference: Reference, job: Job) -> Path:
-            _, seed, text, strength = job
-            if strength == 0 and empty:
+            if job.strength == 0 and empty:
                 return empty[0]
-            given = {**settings, "seed": seed, "strength": strength}
-            texts = [] if text is None else [text]
+            name = "refine_and_vary" if job.refined else "variation" if job.text is None else "edit"
+            given = {**settings, "seed": job.seed, "strength": job.strength}
+            texts = [] if job.text is None else [job.text]
             [path] = run.run_workflow(
-                url, workflows[bool(texts)], OUT / "demo", [reference.path], texts, given
+                url, workflows[name], OUT / "demo", [reference.path], texts, given
             )
-            if strength == 0:
+            if job.strength == 0:
                 empty.append(path)
             return path
 
@@ -118,15 +126,6 @@ def on_host(
 def own_references() -> list[Reference]:
     """Photographs, for the user's own model files."""
     return photographs(PHOTOGRAPHS, EDITS, OUT / "demo" / "references")
-
-
-def miniature_references() -> list[Reference]:
-    """Pictures of the miniature's own world, and photographs."""
-    from image_to_prompt.workflows.demo_parts import miniature
-
-    folder = OUT / "demo" / "references"
-    foreign = photographs(PHOTOGRAPHS[1:3], MINIATURE_EDIT, folder)
-    return miniature.world_pictures(folder) + foreign
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -182,15 +181,16 @@ def with_miniature(arguments: argparse.Namespace) -> tuple[list[grid.Row], str, 
     from image_to_prompt.workflows.demo_parts import demo_alone, miniature
 
     host = _host(arguments)
-    references, source = miniature_references(), miniature.weights()
-    settings = dict(MINIATURE)
+    source = miniature.weights()
+    references = miniature.world_pictures(OUT / "demo" / "references", source)
+    settings = MINIATURE | {"text_weight": TEXT_WEIGHT}
     if arguments.steps is not None:
         settings["steps"] = arguments.steps
     if host is not None:
         files = Files(*miniature.wide_files(source), str(source), settings)
         return _on_host(references, files, host, arguments), files.told, f"in {host}"
     print(f"Models: {source}.\n{demo_alone.DIFFERENCES}")
-    make = demo_alone.maker(source, OUT / "demo", int(str(settings["steps"])))
+    make = demo_alone.maker(source, OUT / "demo", settings | {"refine_steps": REFINE_STEPS})
     return make_rows(references, make), str(source), "without ComfyUI"
 
 
@@ -208,12 +208,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with server.ended_by_sigterm():
             rows, told, where = (with_own_files if own else with_miniature)(arguments)
-        path = grid.draw(rows, OUT / "demo.png", f"Image-to-Prompt, {told}")
+        path = grid.draw(rows, OUT / "demo.png", f"{TITLE} ({told})")
     except (client.RunError, hosts.HostError, InputsError, MissingError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    if not own:
-        print(ABOUT_PHOTOGRAPHS)
     print(f"Done {where} in {time.monotonic() - began:.0f} s: {path}")
     return 0
 

@@ -1,4 +1,4 @@
-"""FitProjection on the widened miniature, all of it in one real host, as a user's graph runs it.
+"""FitProjection on the widened miniature of shapes, in one real host, as a user's graph runs it.
 
     python tests host.fit_in_host --host <ComfyUI> --count 100 --n 300
 

@@ -1,4 +1,4 @@
-"""OnlineRefine on the widened miniature, all of it in one real host, as a user's graph runs it.
+"""OnlineRefine on the widened miniature of shapes, all in one real host, as a user's graph runs it.
 
     python tests host.refine_in_host --host <ComfyUI> --n 100
 
@@ -49,10 +49,11 @@ def loaded(folder: str) -> SimpleNamespace:
 
     import image_to_prompt
     import nodes
+    from image_to_prompt.tests.miniature import models
     from image_to_prompt.tests.miniature.widening import widen
 
     with torch.inference_mode(False), torch.no_grad():
-        widen.write(Path(folder))
+        widen.write(Path(folder), models=models)
     for kind in ("checkpoints", "clip_vision", "text_encoders"):
         folder_paths.add_model_folder_path(kind, folder)
     folder_paths.set_output_directory(folder)

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from image_to_prompt.tests.miniature import pipeline
-from image_to_prompt.tests.miniature.sampling import Miniature
-from image_to_prompt.tests.miniature.training import train_clip
-from image_to_prompt.tests.miniature.training.common import generator_of
+from image_to_prompt.tests.miniature.drawings.models import LATENT_SIDE
+from image_to_prompt.tests.miniature.drawings.preprocess import preprocess
+from image_to_prompt.tests.miniature.drawings.sampling import Miniature, noise_of
+from image_to_prompt.tests.miniature.drawings.world import generator_of
 from image_to_prompt.tests.miniature.widening import widen
 from image_to_prompt.tests.miniature.widening.widen_clip import K
-from image_to_prompt.tests.miniature.world.preprocess import preprocess
-from image_to_prompt.tests.miniature.world.scenes import render, sample
 
-CAPTION = "a red star on a blue background"
+CAPTION = "a fox on a blue background"
 TOLERANCE = 1e-3  # relative, fp32
 STEPS, GUIDANCE, SEED = 12, 3.0, 5
 
@@ -43,9 +42,13 @@ def mini() -> Miniature:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensor:
-    """Two pictures of the world, (2, 3, 64, 64) in [0, 1], in 8 bits as a file holds them."""
-    return (255 * render(sample(2, "test", generator_of(8, 0)))).round() / 255
+def pictures(mini) -> Tensor:
+    """Two pictures that the narrow models draw from captions, (2, 3, 96, 96) in [0, 1].
+
+    In 8 bits, as a file holds them.
+    """
+    states, _ = mini.states([CAPTION, "a mushroom on a yellow background"])
+    return (255 * mini.draw(states, noise_of(8, 2))).round() / 255
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,7 @@ def test_the_vision_encoder_repeats_the_narrow_embeddings(loaded, mini, pictures
     output = nodes.CLIPVisionEncode().encode(loaded.vision, pictures.movedim(1, -1), "center")[0]
     with torch.no_grad():
         pixels = preprocess(pictures)
-        wanted = mini.clip.visual_projection(train_clip.image_states(mini.clip, pixels))
+        wanted = mini.image_embeds(pictures)
     # The host and `preprocess` may round a pixel to neighbouring levels.
     assert relative(output.image_embeds, wide(wanted)) < 5 * TOLERANCE
     with torch.inference_mode():
@@ -111,7 +114,10 @@ def test_the_unet_repeats_the_narrow_prediction(loaded, mini):
     import comfy.model_management
 
     g = generator_of(9, 0)
-    latents, times = torch.randn(2, 4, 8, 8, generator=g), torch.tensor([37, 811])
+    latents, times = (
+        torch.randn(2, 4, LATENT_SIDE, LATENT_SIDE, generator=g),
+        torch.tensor([37, 811]),
+    )
     states = mini.states([CAPTION, ""])[0]
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([loaded.model])
@@ -150,7 +156,7 @@ def test_host_and_diffusers_draw_the_same_picture(host, loaded, mini, projection
     import nodes
 
     positive = embed(host, loaded, projection, pictures[:1])
-    empty = {"samples": torch.zeros(1, 4, 8, 8)}
+    empty = {"samples": torch.zeros(1, 4, LATENT_SIDE, LATENT_SIDE)}
     (negative,) = nodes.CLIPTextEncode().encode(loaded.clip, "")
     [latent] = nodes.KSampler().sample(
         loaded.model, SEED, STEPS, GUIDANCE, "euler", "simple", [[positive, {}]], negative, empty
@@ -187,7 +193,7 @@ def embed(host, loaded, projection, pictures: Tensor) -> Tensor:
 def host_free_prompt(mini: Miniature, projection, pictures: Tensor) -> Tensor:
     """The same from the narrow models and the narrow matrix, (B, 77, 96)."""
     from image_to_prompt.projection import Projection, assemble
-    from image_to_prompt.tests.miniature.experiments.rows import NORM
+    from image_to_prompt.tests.miniature.drawings.rows import NORM
 
     narrow = Projection.from_text_projection(
         mini.clip.text_projection.weight,
@@ -233,11 +239,11 @@ def test_refined_in_the_host_a_picture_comes_nearer_to_its_reference(
 
 
 def sampled(model, loaded, prompt: Tensor, seed: int) -> Tensor:
-    """A picture (1, 64, 64, 3) by core's sampler and decoder."""
+    """A picture (1, 96, 96, 3) by core's sampler and decoder."""
     import nodes
 
     (negative,) = nodes.CLIPTextEncode().encode(loaded.clip, "")
-    latent = {"samples": torch.zeros(1, 4, 8, 8)}
+    latent = {"samples": torch.zeros(1, 4, LATENT_SIDE, LATENT_SIDE)}
     with torch.inference_mode():
         [done] = nodes.common_ksampler(
             model, seed, STEPS, GUIDANCE, "dpmpp_2m", "normal", [[prompt, {}]], negative, latent

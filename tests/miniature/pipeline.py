@@ -1,4 +1,4 @@
-"""The miniature as a diffusers pipeline: an independent check of the host's path.
+"""The miniature of the drawings as a diffusers pipeline: an independent check of the host's path.
 
 The host's sampler "euler" with the scheduler "simple" is diffusers' Euler with trailing steps;
 only the length of the starting noise differs, which `start` takes into account.
@@ -13,7 +13,8 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 from torch import Tensor
 
-from . import models
+from .drawings import models
+from .drawings.world import SIDE
 
 
 def pipeline(folder: Path = models.WEIGHTS) -> StableDiffusionPipeline:
@@ -46,7 +47,7 @@ def scheduler() -> EulerDiscreteScheduler:
 
 
 def start(pipe: StableDiffusionPipeline, noise: Tensor, steps: int) -> Tensor:
-    """Unit noise (N, 4, 8, 8) at the host's starting length sqrt(1 + sigma^2), not sigma."""
+    """Unit noise (N, 4, 12, 12) at the host's starting length sqrt(1 + sigma^2), not sigma."""
     pipe.scheduler.set_timesteps(steps)
     sigma = float(pipe.scheduler.sigmas[0])
     return noise * math.sqrt(1 + sigma**2) / sigma
@@ -61,14 +62,14 @@ def generate(
     steps: int = 20,
     guidance: float = 3.0,
 ) -> Tensor:
-    """Pictures (N, 3, 64, 64) in [0, 1]; context (N, 77, 96), null (1, 77, 96)."""
+    """Pictures (N, 3, 96, 96) in [0, 1]; context (N, 77, 96), null (1, 77, 96)."""
     return pipe(
         prompt_embeds=context,
         negative_prompt_embeds=null.expand(len(context), -1, -1),
         latents=start(pipe, noise, steps),
         num_inference_steps=steps,
         guidance_scale=guidance,
-        height=64,
-        width=64,
+        height=SIDE,
+        width=SIDE,
         output_type="pt",
     ).images

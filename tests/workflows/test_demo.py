@@ -10,11 +10,13 @@ from image_to_prompt.projection import Projection
 from image_to_prompt.workflows import demo
 from image_to_prompt.workflows.authoring import build, thumbnails
 from image_to_prompt.workflows.demo_parts import demo_alone, demo_assets, grid, miniature
-from image_to_prompt.workflows.demo_parts.demo_assets import Reference
+from image_to_prompt.workflows.demo_parts.demo_assets import Job, Reference
 
 # isort: split
-from image_to_prompt.tests.miniature import models
-from image_to_prompt.tests.miniature.sampling import Miniature
+from image_to_prompt.tests.miniature.drawings import models
+from image_to_prompt.tests.miniature.drawings.sampling import Miniature
+
+SETTINGS = {"steps": 1, "text_weight": 1.0, "refine_steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +30,13 @@ def untrained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def references(tmp_path_factory):
     folder = tmp_path_factory.mktemp("references")
-    return miniature.world_pictures(folder) + demo_assets.photographs(("rocket",), ("red",), folder)
+    photographs = demo_assets.photographs(("rocket",), ("red",), folder)
+    return miniature.world_pictures(folder)[:2] + photographs
 
 
 def test_a_reference_gets_three_variations_its_edits_and_the_empty_prompt():
     jobs = demo.jobs_of(Reference("cat", None, ("red", "blue")))
-    assert [job[0] for job in jobs] == [
+    assert [job.label for job in jobs] == [
         "variation 1",
         "variation 2",
         "variation 3",
@@ -41,46 +44,52 @@ def test_a_reference_gets_three_variations_its_edits_and_the_empty_prompt():
         "+ blue",
         "empty prompt",
     ]
-    assert [job[1] for job in jobs] == [1, 2, 3, 1, 1, 1]
-    assert [job[3] for job in jobs] == [1, 1, 1, 1, 1, 0]
+    assert [job.seed for job in jobs] == [1, 2, 3, 1, 1, 1]
+    assert [job.strength for job in jobs] == [1, 1, 1, 1, 1, 0]
+    assert not any(job.refined for job in jobs)
 
 
-def test_rows_begin_with_the_reference(tmp_path):
-    reference = Reference("cat", tmp_path / "cat.png", ())
-    [row] = demo.make_rows([reference], lambda r, job: tmp_path / f"{job[1]}.png")
-    assert row[0] == ("cat", reference.path)
-    assert row[3] == ("variation 3", tmp_path / "3.png")
+def test_rows_begin_with_the_reference_and_those_refined_come_last(tmp_path):
+    cat, dog = (Reference(name, tmp_path, (), name == "cat") for name in ("cat", "dog"))
+    rows = demo.make_rows([cat, dog], lambda r, job: tmp_path / f"{job.seed}{job.refined}.png")
+    assert [row[0] for row in rows] == [("cat", tmp_path), ("dog", tmp_path), ("cat", tmp_path)]
+    assert rows[0][3] == ("variation 3", tmp_path / "3False.png")
+    assert rows[2][1:] == [
+        (f"refined, variation {seed}", tmp_path / f"{seed}True.png") for seed in (1, 2, 3)
+    ]
 
 
 def test_without_a_host_every_cell_is_a_picture_and_the_same_noise_gives_the_same(
     untrained, references, tmp_path
 ):
-    make = demo_alone.maker(untrained, tmp_path, steps=1)
+    make = demo_alone.maker(untrained, tmp_path, SETTINGS)
     first, other = references[:2]
 
-    def pixels(reference, text=None, strength=1.0, seed=1):
-        path = make(reference, ("", seed, text, strength))
-        assert Image.open(path).size == (64, 64)
+    def pixels(reference, text=None, strength=1.0, seed=1, refined=False):
+        path = make(reference, Job("", seed, text, strength, refined))
+        assert Image.open(path).size == (96, 96)
         return Image.open(path).tobytes()
 
     assert pixels(first) == pixels(first)
     assert pixels(first) != pixels(other)
     assert pixels(first) != pixels(first, seed=2)
-    assert pixels(first) != pixels(first, text="something red")
+    assert pixels(first) != pixels(first, text="a red picture")
+    assert pixels(first) != pixels(first, refined=True)
+    assert pixels(first) == pixels(first)  # the refined weights are not left behind
     assert pixels(first, strength=0.0) == pixels(other, strength=0.0)
 
 
 def test_the_conditioning_without_a_host_is_the_projections(untrained, references):
     mini = Miniature.load(untrained.folder)
     projection = Projection.from_text_projection(mini.clip.text_projection.weight, norm=9.0)
-    picture = miniature.from_file(references[2].path)
+    picture = miniature.from_file(references[0].path)
     with torch.no_grad():
         null = mini.states([""])[0]
-        found = demo_alone.prompt(mini, projection, picture, "", 1.0)
+        found = demo_alone.prompt(mini, projection, picture, "", 1.0, 0.6)
         expected = projection.apply(mini.image_embeds(picture))
     assert torch.equal(found[:, 0], null[:, 0])
     assert torch.equal(found[:, 1:], expected[:, None].expand(-1, 76, -1))
-    assert torch.equal(demo_alone.prompt(mini, projection, picture, "", 0.0), null)
+    assert torch.equal(demo_alone.prompt(mini, projection, picture, "", 0.0, 0.6), null)
 
 
 def test_photographs_are_files_of_the_right_kind(references):
@@ -91,7 +100,7 @@ def test_photographs_are_files_of_the_right_kind(references):
 
 def test_what_is_not_trained_is_said(untrained):
     assert "WITHOUT TRAINING (clip, taesd, unet)" in str(untrained)
-    assert "trained miniature" in str(miniature.Weights(untrained.folder, ()))
+    assert "trained on emoji" in str(miniature.Weights(untrained.folder, ()))
 
 
 def test_the_grid_places_every_picture_in_its_cell(tmp_path):

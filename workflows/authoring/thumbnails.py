@@ -22,7 +22,7 @@ from image_to_prompt.workflows.comfyui import hosts, server
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
 STEERED = ("edit", "refine_and_edit")  # workflows with a text
-WIDE = {"two_regions": 128}  # two squares side by side
+WIDE = {"two_regions": 192}  # two squares side by side
 # Made with another checkpoint than the miniature's.
 WITHOUT_THUMBNAIL = ("sdxl_variation", "sdxl_edit", "sdxl_refine")
 FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does
@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     host = hosts.first()
     base, scratch = run.BASES / f"thumbnails-{host.folder.name}", demo.OUT / "thumbnails"
-    files = demo.Files(*miniature.wide_files(source), str(source), dict(demo.MINIATURE))
+    given = demo.MINIATURE | {"text_weight": demo.TEXT_WEIGHT}
+    files = demo.Files(*miniature.wide_files(source), str(source), given)
     settings = demo.settings_of(files, base) | {"seed": 1}
     pictures = miniature.world_pictures(scratch)
     references = [reference.path for reference in pictures]
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if name in WITHOUT_THUMBNAIL:
                 continue
             used = references[: len(nodes_of(graph, "LoadImage"))]
-            texts = list(pictures[0].edits) if name in STEERED else []
+            texts = [pictures[0].edits[0]] if name in STEERED else []
             values = settings_for(name, settings)
             [result] = run.run_workflow(url, graph, scratch, used, texts, values)
             print(compose(result, used, build.HERE / f"{number}_{name}.jpg"), flush=True)

@@ -18,11 +18,23 @@ class MissingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Reference:
-    """A picture to start from, and texts to edit it with."""
+    """A picture to start from, texts to edit it with, and whether to refine on it as well."""
 
     name: str
     path: Path
     edits: tuple[str, ...]
+    refined: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to make from a reference. text: None for no edit. strength 0: no reference."""
+
+    label: str
+    seed: int
+    text: str | None = None
+    strength: float = 1.0
+    refined: bool = False
 
 
 def photographs(names: tuple[str, ...], edits: tuple[str, ...], folder: Path) -> list[Reference]:

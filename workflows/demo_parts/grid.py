@@ -37,9 +37,8 @@ def _place(sheet: Image.Image, pen: ImageDraw.ImageDraw, cell: Cell, x: int, y: 
     pen.text((x, y), _fitting(pen, label), fill=_INK, font=ImageFont.load_default(13))
     picture = Image.open(file).convert("RGB")
     scale = CELL / max(picture.size)
-    # Pixels of a small picture stay visible as squares; a large one is averaged down.
-    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    picture = picture.resize([max(1, round(side * scale)) for side in picture.size], way)
+    size = [max(1, round(side * scale)) for side in picture.size]
+    picture = picture.resize(size, Image.Resampling.LANCZOS)
     offset = [(CELL - side) // 2 for side in picture.size]
     sheet.paste(picture, (x + offset[0], y + LABEL + offset[1]))
 

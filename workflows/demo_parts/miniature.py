@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from PIL import Image
 
-from image_to_prompt.tests.miniature import models
+from image_to_prompt.tests.miniature.drawings import models
+from image_to_prompt.tests.miniature.drawings.sampling import Miniature, noise_of
+from image_to_prompt.tests.miniature.drawings.world import COLOURS, THINGS, pairs
 from image_to_prompt.tests.miniature.widening import widen
-from image_to_prompt.tests.miniature.world import scenes as world
 from image_to_prompt.workflows.checkout import ROOT
 
 from .demo_assets import Reference
 
 PARTS = ("clip", "taesd", "unet")
-WIDE = ROOT / "build" / "miniature"
+WIDE = ROOT / "build" / "drawings" / "wide"
 UNTRAINED = ROOT / "build" / "untrained"
 
 
@@ -35,35 +36,46 @@ class Weights:
 
     def __str__(self) -> str:
         if not self.untrained:
-            return "the trained miniature of SD 1.5 (tests/miniature)"
+            return "a small SD 1.5 trained on emoji (tests/miniature/drawings)"
         return (
             f"the miniature of SD 1.5 WITHOUT TRAINING ({', '.join(self.untrained)}): this proves "
             "the wiring only, and the pictures are noise"
         )
 
 
-def world_pictures(folder: Path) -> list[Reference]:
-    """Two pictures of the miniature's world, with combinations it was never trained on."""
+# Thing, ground, other ground, other thing. No model saw these pairs of a thing and a ground.
+REFERENCES = (
+    ("panda", "yellow", "green", "frog"),
+    ("mushroom", "yellow", "blue", "strawberry"),
+    ("sunflower", "black", "purple", "star"),
+)
+NOISE = 7  # of the references: another one than that of the variations
+
+
+def world_pictures(folder: Path, source: Weights | None = None) -> list[Reference]:
+    """Pictures that the miniature draws from captions, each with two edits, as PNG files.
+
+    Nothing is fetched for them. The last stage of the demonstration refines on the first one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    triples = world.combinations("test")[[4, 30]]
-    scenes = world.place(triples, torch.Generator().manual_seed(3))
-    references = []
-    for triple, picture in zip(triples.tolist(), world.render(scenes), strict=True):
-        shape, figure, ground = triple
-        shape_name = world.SHAPES[shape]
-        name = f"{world.COLOURS[figure]} {shape_name} on {world.COLOURS[ground]}"
-        path = folder / f"{name.replace(' ', '-')}.png"
-        to_pil(picture).save(path)
-        other = next(c for c in world.COLOURS if c not in (world.COLOURS[i] for i in triple[1:]))
-        references.append(Reference(name, path, (f"a {other} {shape_name}",)))
+    mini, references = Miniature.load((source or weights()).folder), []
+    for number, (thing, ground, other_ground, other) in enumerate(REFERENCES):
+        states, _ = mini.states([f"a {thing} on a {ground} background"])
+        path = folder / f"{thing}-on-{ground}.png"
+        to_pil(mini.draw(states, noise_of(NOISE, 1))[0]).save(path)
+        edits = (f"a {thing} on a {other_ground} background", f"a {other}")
+        references.append(Reference(f"{thing} on {ground}", path, edits, refined=number == 0))
     return references
 
 
 def training_pictures(folder: Path, count: int) -> None:
-    """Pictures of the miniature's world as PNG files in this folder."""
+    """Pictures that the miniature draws from captions of known pairs, as PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = world.sample(count, "train", torch.Generator().manual_seed(0))
-    for number, picture in enumerate(world.render(scenes)):
+    known = pairs("train")
+    chosen = known[torch.arange(count) * 11 % len(known)].tolist()
+    mini = Miniature.load(weights().folder)
+    states, _ = mini.states([f"a {THINGS[t]} on a {COLOURS[g]} background" for t, g in chosen])
+    for number, picture in enumerate(mini.draw(states, noise_of(0, count))):
         to_pil(picture).save(folder / f"{number:03}.png")
 
 

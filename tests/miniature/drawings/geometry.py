@@ -1,6 +1,9 @@
 """The geometry of the miniature's CLIP beside that of ViT-L/14.
 
-python tests miniature.drawings.geometry
+    python tests miniature.drawings.geometry
+
+and, without the U-Net, what the prompt embeddings of every closed form have in common with EOS
+states.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from transformers import CLIPModel
 from . import models
 from .gap import caption_states, pair_states, start_state
 from .joint_space import CUT
+from .rows import embeddings
+from .sampling import Miniature
 from .train_vision import image_embeds
 from .world import generator_of, render, sample
 
@@ -87,8 +92,29 @@ def picture_geometry(clip: CLIPModel, count: int) -> dict[str, float]:
 
 
 @torch.no_grad()
+def print_cosines(miniature: Miniature, count: int) -> None:
+    """Cosines of prompt embeddings of held-out pictures to EOS states of all pairs."""
+    scenes = sample(count, "test", generator_of(79))
+    states = F.normalize(pair_states(miniature.clip), dim=-1)
+    centred = F.normalize(states - states.mean(dim=0), dim=-1)
+    row = 8 * scenes.thing + scenes.ground
+    print(f"\n{'form':30} {'own':>6} {'all':>6} {'among':>6} {'top-1':>6} {'centred':>7}")
+    for name, e in embeddings(miniature, miniature.image_embeds(render(scenes))).items():
+        unit = F.normalize(e, dim=-1)
+        shifted = F.normalize(unit - unit.mean(dim=0), dim=-1)
+        nearest = ((unit @ states.T).argmax(dim=-1), (shifted @ centred.T).argmax(dim=-1))
+        values = (
+            (unit * states[row]).sum(dim=-1).mean(),
+            (unit @ states.T).mean(),
+            unit.mean(dim=0).square().sum(),
+            *((found == row).float().mean() for found in nearest),
+        )
+        print(f"{name:30} " + " ".join(f"{float(value):6.3f}" for value in values))
+
+
+@torch.no_grad()
 def main() -> None:
-    """Print the table."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=models.WEIGHTS)
     parser.add_argument("--count", type=int, default=300)
@@ -98,6 +124,7 @@ def main() -> None:
     print(f"{'':30}  here   ViT-L/14")
     for name, value in facts.items():
         print(f"{name:30} {value:6.3f}  {REAL[name]:6.3f}")
+    print_cosines(Miniature.load(options.weights), options.count)
 
 
 if __name__ == "__main__":

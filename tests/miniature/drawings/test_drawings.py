@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from image_to_prompt.projection import invert
+
 from . import gap, joint_space, models, patches, training
 from .captions import OTHER, TEMPLATES, all_captions, names
-from .closed_forms import pseudo_inverse
 from .preprocess import MEAN, STD, preprocess
 from .tokenizer import END, START, Tokenizer, end_positions, load_table, words_of
 from .train_vision import class_states
@@ -79,7 +80,7 @@ def test_the_constant_of_pictures_is_exact(clip):
 
 def test_pseudo_inverse_keeps_what_lies_above_the_cut():
     space = joint_space.build()
-    inverse = pseudo_inverse(space.projection)
+    inverse = invert(space.projection, "pseudo-inverse", joint_space.CUT).matrix
     joint = space.targets(torch.tensor([3]), torch.tensor([5]))
     assert torch.allclose(joint @ inverse.T @ space.projection.T, joint, atol=1e-4)
     assert (space.U[:, joint_space.KEPT :].T @ inverse.T).abs().max() < 1e-3

@@ -8,9 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from image_to_prompt.tests.miniature import models
-from image_to_prompt.tests.miniature.training import train_clip
-from image_to_prompt.tests.miniature.training.common import generator_of
+from image_to_prompt.tests.miniature.drawings import models
+from image_to_prompt.tests.miniature.drawings.preprocess import preprocess
+from image_to_prompt.tests.miniature.drawings.sampling import Miniature, noise_of
+from image_to_prompt.tests.miniature.drawings.tokenizer import Tokenizer
+from image_to_prompt.tests.miniature.drawings.train_text import text_states
+from image_to_prompt.tests.miniature.drawings.train_vision import image_embeds
+from image_to_prompt.tests.miniature.drawings.world import COLOURS, THINGS, generator_of
 from image_to_prompt.tests.miniature.widening.layers import layer
 from image_to_prompt.tests.miniature.widening.widen_clip import K, widen_clip
 from image_to_prompt.tests.miniature.widening.widen_unet import (
@@ -19,9 +23,6 @@ from image_to_prompt.tests.miniature.widening.widen_unet import (
     widen_taesd,
     widen_unet,
 )
-from image_to_prompt.tests.miniature.world.patches import spread
-from image_to_prompt.tests.miniature.world.preprocess import preprocess
-from image_to_prompt.tests.miniature.world.scenes import render, sample
 
 pytestmark = pytest.mark.slow  # the models have the sizes of SD 1.5
 
@@ -56,20 +57,25 @@ def wide_clip():
     return model.eval().requires_grad_(False)
 
 
-def test_the_wide_text_tower_repeats_the_narrow_states(wide_clip):
-    from image_to_prompt.tests.miniature.world.tokenizer import Tokenizer
+@pytest.fixture(scope="module")
+def pictures():
+    """Pictures that the miniature draws from captions, (20, 3, 96, 96) in [0, 1]."""
+    mini = Miniature.load()
+    captions = [f"a {thing} on a {ground} background" for ground in COLOURS for thing in THINGS]
+    return mini.draw(mini.states(captions[::9][:20])[0], noise_of(5, 20))
 
-    ids = Tokenizer()(["a red star on a blue background", ""])
-    narrow = train_clip.text_states(models.load("clip"), ids)
+
+def test_the_wide_text_tower_repeats_the_narrow_states(wide_clip):
+    ids = Tokenizer()(["a fox on a blue background", ""])
     wide = wide_clip.text_model(input_ids=ids).last_hidden_state
+    narrow = text_states(models.load("clip"), ids)
     assert relative(wide, narrow.repeat_interleave(K, dim=-1)) < 1e-3
 
 
-def test_the_wide_picture_embedding_repeats_the_narrow_one(wide_clip):
-    pixels = preprocess(render(sample(2, "all", generator_of(3, 0))))
-    narrow = models.load("clip")
-    wanted = narrow.visual_projection(train_clip.image_states(narrow, pixels))
-    found = wide_clip.visual_projection(train_clip.image_states(wide_clip, pixels))
+def test_the_wide_picture_embedding_repeats_the_narrow_one(wide_clip, pictures):
+    wanted = image_embeds(models.load("clip"), pictures[:2])
+    tokens = wide_clip.vision_model(pixel_values=preprocess(pictures[:2])).pooler_output
+    found = wide_clip.visual_projection(tokens)
     assert relative(found, wanted.repeat_interleave(K, dim=-1)) < 1e-3
 
 
@@ -112,20 +118,10 @@ def test_the_unets_keys_and_shapes_are_those_of_sd15():
         host_name("add_embedding.linear_1.weight")
 
 
-def test_the_autoencoders_scale_makes_the_hosts_latents_unit_normal():
+def test_the_autoencoders_scale_makes_the_hosts_latents_unit_normal(pictures):
     state = widen_taesd(trained("taesd"), models.latent_scale())
     assert state["taesd_encoder.0.weight"].shape == (64, 3, 3, 3)
     assert state["taesd_decoder.1.weight"].shape == (64, 4, 3, 3)
-    pictures = render(sample(400, "all", generator_of(5, 0)))
     latents = models.load("taesd").encode(pictures * 2 - 1).latents / state["vae_scale"]
-    # Closer than the 4 % by which the narrow latents are not unit normal themselves.
-    assert abs(float((latents * HOST_SCALE).std()) - 1) < 0.02
-
-
-def test_patches_straight_from_small_pictures_equal_the_hosts_upsampling():
-    clip = models.load("clip")
-    pictures = render(sample(3, "all", generator_of(6, 0)))
-    every = torch.arange(256).expand(3, -1)
-    tokens = train_clip.sparse_tokens(clip, pictures, every, spread())
-    wanted = clip.vision_model.embeddings(preprocess(pictures))
-    assert relative(tokens, wanted) < 5e-3  # the host rounds the pixels to 8 bits, this does not
+    # The scale was measured on real drawings; these are drawn by the U-Net.
+    assert abs(float((latents * HOST_SCALE).std()) - 1) < 0.1

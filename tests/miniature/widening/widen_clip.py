@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ..models import CLIP_IDS
+from ..drawings.models import CLIP_IDS
 from .layers import State, embedding, layer, outputs
 
 K = 8
@@ -13,19 +15,22 @@ VOCABULARY = 49408
 DEPTHS = {"text_model": 12, "vision_model": 24}
 
 
-def widen_clip(narrow: State) -> State:
-    """State dict under transformers' key names; `narrow` is that of the narrow CLIPModel."""
-    wide = {name: _widen(name, value) for name, value in narrow.items()}
+def widen_clip(narrow: State, ids: Sequence[int] = CLIP_IDS) -> State:
+    """State dict under transformers' key names; `narrow` is that of the narrow CLIPModel.
+
+    ids: CLIP's ids of the rows of the narrow token table.
+    """
+    wide = {name: _widen(name, value, ids) for name, value in narrow.items()}
     for tower, depth in DEPTHS.items():
         wide |= idle_layers(wide, tower, depth)
     return wide
 
 
-def _widen(name: str, value: Tensor) -> Tensor:
+def _widen(name: str, value: Tensor, ids: Sequence[int]) -> Tensor:
     if name == "logit_scale":
         return value
     if name.endswith("token_embedding.weight"):
-        return embedding(token_table(value), K)
+        return embedding(token_table(value, ids), K)
     if name.endswith(("position_embedding.weight", "class_embedding")):
         return embedding(value, K)
     if name.endswith("patch_embedding.weight"):
@@ -33,10 +38,10 @@ def _widen(name: str, value: Tensor) -> Tensor:
     return layer(name, value, K)
 
 
-def token_table(rows: Tensor) -> Tensor:
+def token_table(rows: Tensor, ids: Sequence[int] = CLIP_IDS) -> Tensor:
     """All 49408 rows: words this world does not know get the mean of those it knows."""
     table = rows.mean(dim=0, keepdim=True).repeat(VOCABULARY, 1)
-    table[torch.tensor(CLIP_IDS)] = rows
+    table[torch.tensor(ids)] = rows
     return table
 
 
