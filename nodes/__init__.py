@@ -8,8 +8,11 @@ from typing import Any
 def extension() -> Any:
     """What ComfyUI loads: makes the folder kind known and lists the nodes."""
     from . import apply, embed, fit, load_save, refine
+    from .concepts import mix
     from .host import api, files
+    from .prompts import load_save as prompts
+    from .regions import blocks, layout
 
-    files.register_projections_folder()
-    modules = (load_save, embed, refine, fit, apply)
+    files.register_folders()
+    modules = (load_save, embed, layout, blocks, refine, fit, apply, mix, prompts)
     return api.extension_of([node for module in modules for node in module.NODES])

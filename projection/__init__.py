@@ -19,6 +19,9 @@ from .closed_form.centred import (
 )
 from .closed_form.clip_identity import ClipIdentity
 from .closed_form.inverse import METHODS, Decomposition, Inverse, decompose, invert, portable_cutoff
+from .concepts.concept import Concept
+from .concepts.mixing import only, swap, without
+from .concepts.words import CONCEPTS, words_of
 from .config.presets import FIT, REFINE, TEXT_ONLY, training_config
 from .config.recipe import Recipe
 from .config.training_config import (
@@ -59,12 +62,20 @@ from .prompt.conditioning import (
     has_words,
     image_slots,
 )
+from .prompt.slots import (
+    SlotPrompt,
+    shared_slots,
+    slot_conditioning,
+    weighted,
+    weighted_mean,
+)
 from .prompt.spherical_mean import spherical_mean
 from .regression.captions import broad_captions, captions, phrases, vocabulary_words
 from .regression.text_regression import fit_from_text, text_projection_of
 from .storage.any_file import content_hash, load_file, load_weights
 from .storage.clip_file import ClipProjections, read_clip_projections
 from .storage.projection_file import is_projection, load_projection, save_projection
+from .storage.prompt_file import load_prompt, save_prompt
 from .training.loops import fit, refine
 from .training.trainer import Progress, Trainer
 
@@ -75,6 +86,7 @@ recipe = training_config
 
 __all__ = [
     "BLENDS",
+    "CONCEPTS",
     "FAMILIES",
     "FIT",
     "METHODS",
@@ -94,6 +106,7 @@ __all__ = [
     "Centred",
     "ClipIdentity",
     "ClipProjections",
+    "Concept",
     "CrossAttention",
     "Decomposition",
     "DeepPrompts",
@@ -123,6 +136,7 @@ __all__ = [
     "Recipe",
     "Residual",
     "ResidualConfig",
+    "SlotPrompt",
     "Texts",
     "Trainer",
     "TrainingConfig",
@@ -154,9 +168,11 @@ __all__ = [
     "load_checkpoint",
     "load_file",
     "load_projection",
+    "load_prompt",
     "load_weights",
     "lora_state",
     "null_prompt",
+    "only",
     "phrases",
     "picture_direction",
     "picture_prompt",
@@ -168,9 +184,17 @@ __all__ = [
     "refine",
     "save_checkpoint",
     "save_projection",
+    "save_prompt",
+    "shared_slots",
+    "slot_conditioning",
     "spherical_mean",
+    "swap",
     "text_projection_of",
     "training_config",
     "visual_direction",
     "vocabulary_words",
+    "weighted",
+    "weighted_mean",
+    "without",
+    "words_of",
 ]

@@ -70,4 +70,5 @@ def test_links_and_paths_in_texts_lead_to_files():
 def test_the_readme_is_short():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "## Development" in text
-    assert len(text.split("## Development")[0].split()) <= 900
+    words = [word for word in text.split("## Development")[0].split() if re.search(r"\w", word)]
+    assert len(words) <= 900  # the bars of tables are no words

@@ -3,7 +3,8 @@
     python workflows/embed_many.py --images photos/ --clip clip-vit-large-patch14/ --out prompts/
 
 A row holds a picture's name, its prompt embedding (float16), what is wrong with a broken file,
-the encoder's name, and the settings. The same command again embeds only what is missing.
+the encoder's name, and the settings. With --files there is a prompt file for each picture as well,
+for Load Prompt in ComfyUI. The same command again embeds only what is missing.
 workflows/COLLECTIONS.md tells more.
 """
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clip", required=True, help="folder of a CLIPModel of transformers")
     parser.add_argument("--projection", help="a saved projection; the closed form without")
     parser.add_argument("--out", type=Path, default=Path("prompts"), help="folder for the rows")
+    parser.add_argument("--files", type=Path, help="folder for a prompt file of each picture, too")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--cpu", action="store_true", help="leave the GPUs alone")
     parser.add_argument("--address", help="of a Ray cluster, whose machines see the pictures")

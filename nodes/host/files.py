@@ -10,7 +10,7 @@ import folder_paths
 from ...projection import ImageToPromptError
 from ..inputs.filename_prefix import check_prefix
 
-PROJECTIONS, LORAS = "projections", "loras"
+PROJECTIONS, LORAS, PROMPTS = "projections", "loras", "prompts"
 # Where a full CLIP file may lie: it serves the text loaders and the vision loader alike.
 CLIP_KINDS = ("text_encoders", "clip_vision")
 SEARCHED = (PROJECTIONS, *CLIP_KINDS)
@@ -20,12 +20,24 @@ UNFINISHED = "unfinished projections"
 _ATTEMPTS = 10_000
 
 
-def register_projections_folder() -> None:
-    """Make `projections` a folder kind; paths the user's own configuration gave stay first."""
-    paths, _ = folder_paths.folder_names_and_paths.get(PROJECTIONS, ([], set()))
-    default = os.path.join(folder_paths.models_dir, PROJECTIONS)
-    known = paths if default in paths else [*paths, default]
-    folder_paths.folder_names_and_paths[PROJECTIONS] = (known, {SUFFIX})
+def register_folders() -> None:
+    """Make this pack's folder kinds known; paths the user's own configuration gave stay first."""
+    for kind in (PROJECTIONS, PROMPTS):
+        paths, _ = folder_paths.folder_names_and_paths.get(kind, ([], set()))
+        default = os.path.join(folder_paths.models_dir, kind)
+        known = paths if default in paths else [*paths, default]
+        folder_paths.folder_names_and_paths[kind] = (known, {SUFFIX})
+
+
+def names_in(kind: str) -> list[str]:
+    """The files of a folder kind, as a node's list names them."""
+    return [name for name in folder_paths.get_filename_list(kind) if name.endswith(SUFFIX)]
+
+
+def path_in(kind: str, name: object) -> str | None:
+    """The file of this name that `names_in` lists; None where it does not."""
+    known = isinstance(name, str) and name in names_in(kind)
+    return folder_paths.get_full_path(kind, name) if known else None
 
 
 def projection_files() -> list[str]:

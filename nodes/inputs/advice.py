@@ -19,18 +19,30 @@ CLIP_FILE = (
 )
 ADVICE = MappingProxyType(
     {
+        "block weights": (
+            "Correct weights on ImageToPromptBlocks, or choose a preset; its help lists the blocks."
+        ),
         "captions": (
             "Give more and broader captions on LoadProjection (captions), or none for built-in "
             "ones; check the text encoder (socket clip)."
         ),
         "clip file": CLIP_FILE,
+        "concept words": (
+            "Give at least 3 different words of one kind on ImageToPromptMix (words), such as: "
+            "oak, birch, pine."
+        ),
         "cutoff": "Lower the cutoff on LoadProjection, or set it to 0 for automatic.",
+        "frames": "Correct frames on ImageToPromptEmbed: one for each picture, in rising order.",
         "image": "Check the picture (socket image) and the CLIP vision model for NaN.",
         "image weights": (
             "Correct image_weights on ImageToPromptEmbed, or leave it empty for equal weights."
         ),
         "images": "Give at least one picture (socket image).",
         "inverse": "Load the full CLIP file on LoadProjection, method pseudo-inverse or transpose.",
+        "mask": (
+            "Paint over the part of the picture that counts (socket mask); crop center cuts off "
+            "the borders of wide and tall pictures."
+        ),
         "mean picture": "Give at least 8 pictures to LoadProjection (socket image), or none.",
         "model": "Connect a checkpoint of the projection's model family (socket model).",
         "model family": (
@@ -39,6 +51,12 @@ ADVICE = MappingProxyType(
         "preset of another family": "Choose transformer blocks or cross-attention (preset).",
         "projection file": (
             "The projection file is damaged: make it anew with LoadProjection and SaveProjection."
+        ),
+        "prompt file": (
+            "Choose a file in models/prompts that Save Prompt wrote, or save the prompt again."
+        ),
+        "prompt to save": (
+            "Connect the CONDITIONING that the projection made (sockets conditioning, projection)."
         ),
         "saved projection": "Save the projection again with SaveProjection.",
         "text encoder": "Connect the CLIP of an SD 1.x checkpoint (socket clip).",

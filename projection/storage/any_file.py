@@ -16,6 +16,7 @@ from .clip_file import (
     read_clip_projections,
 )
 from .projection_file import is_projection, load_projection
+from .prompt_file import is_prompt
 from .tensor_file import TensorFile
 
 
@@ -49,13 +50,13 @@ def promises_projection(path: str | Path) -> bool:
 
 
 def content_hash(path: str | Path) -> str:
-    """SHA-256 of what `load_file` would use of a file, not of the gigabytes beside it.
+    """SHA-256 of what `load_file` or `load_prompt` would use of a file, without what is beside it.
 
     Raises ImageToPromptError if the file cannot be read.
     """
     file = TensorFile.open(path)
     digest = hashlib.sha256(repr(sorted(file.metadata.items())).encode("utf-8", "replace"))
-    saved = is_projection(file.metadata)
+    saved = is_projection(file.metadata) or is_prompt(file.metadata)
     tensors = file.read_all() if saved else file.read(projection_keys(file))
     for key, tensor in sorted(tensors.items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode("utf-8", "replace"))

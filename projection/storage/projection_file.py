@@ -8,8 +8,6 @@ name instead of giving wrong prompts.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +21,7 @@ from ..errors import ImageToPromptError
 from ..families.readings import Readings
 from ..projector import Projection
 from ..state_dict import CROSS, RESIDUAL, VISION, adapter_state_dict, features_of, with_adapters
+from .metadata import as_metadata, check_version, metadata_value
 from .readings_state import READINGS, numbers_of, readings_of, tensors_of
 from .tensor_file import TensorFile, encode
 from .whole_file import create_file, replace_file
@@ -31,7 +30,6 @@ FORMAT = "image-to-prompt projection"
 VERSION = 1
 CENTRED = "centred"
 _FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS, CENTRED, READINGS})
-_MAX_TEXT = 10_000  # characters of one metadata value; the longest that is written has 300
 _REMAKE = "Save the projection again."
 
 
@@ -68,7 +66,7 @@ def load_projection(path: str | Path) -> Projection:
     file = TensorFile.open(path)
     _check_format(file)
     try:
-        features = _check_header(file)
+        features = check_version(file, "projection file", VERSION, _FEATURES)
         return _projection(file.metadata, file.read_all(), features)
     except ImageToPromptError:
         raise
@@ -118,7 +116,7 @@ def _metadata(projection: Projection) -> dict[str, str]:
         values[CENTRED] = {name: getattr(centred, name) for name in NUMBERS}
     if projection.readings is not None:
         values[READINGS] = numbers_of(projection.readings)
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+    return as_metadata(values)
 
 
 def _check_format(file: TensorFile) -> None:
@@ -131,35 +129,17 @@ def _check_format(file: TensorFile) -> None:
         )
 
 
-def _check_header(file: TensorFile) -> list[str]:
-    """The file's features. Raises ImageToPromptError for a newer file, ValueError for damage."""
-    text = file.metadata["format_version"]
-    if not re.fullmatch("[1-9][0-9]{0,8}", text):
-        raise ValueError(f"format_version {text}")
-    features = _value(file.metadata, "features", list)
-    if not all(isinstance(name, str) for name in features):
-        raise ValueError("features that are no names")
-    unknown = sorted(set(features) - _FEATURES)
-    if int(text) > VERSION or unknown:
-        got = f"{file.path.name} of version {text}"
-        got += f" with {', '.join(unknown)}" if unknown else ""
-        raise ImageToPromptError(
-            f"a projection file of version {VERSION} or older", got, "Update Image-to-Prompt."
-        )
-    return features
-
-
 def _projection(
     metadata: Mapping[str, str], tensors: dict[str, Tensor], features: list[str]
 ) -> Projection:
     projection = Projection(
         matrix=tensors["matrix"].float() if READINGS in metadata else tensors["matrix"],
         singular_values=tensors["singular_values"],
-        encoder=ClipIdentity(**_value(metadata, "encoder", dict)),
+        encoder=ClipIdentity(**metadata_value(metadata, "encoder", dict)),
         method=metadata["method"],
-        cutoff=float(_value(metadata, "cutoff", float, int)),
-        kept=_value(metadata, "kept", int),
-        norm=float(_value(metadata, "norm", float, int)),
+        cutoff=float(metadata_value(metadata, "cutoff", float, int)),
+        kept=metadata_value(metadata, "kept", int),
+        norm=float(metadata_value(metadata, "norm", float, int)),
         bias=tensors.get("bias"),
         centred=_centred(metadata, tensors) if CENTRED in metadata else None,
         readings=_readings(metadata, tensors) if READINGS in metadata else None,
@@ -174,17 +154,8 @@ def _projection(
     return loaded
 
 
-def _value(metadata: Mapping[str, str], key: str, *kinds: type) -> Any:
-    """A metadata value of one of these JSON types. Raises KeyError or ValueError for any other."""
-    text = metadata[key]
-    value = json.loads(text) if len(text) <= _MAX_TEXT else None
-    if type(value) not in kinds:  # not isinstance: true is no number
-        raise ValueError(f"{key} {text}")
-    return value
-
-
 def _centred(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Centred:
-    numbers = _value(metadata, CENTRED, dict)
+    numbers = metadata_value(metadata, CENTRED, dict)
     if any(type(numbers[name]) not in (float, int) for name in NUMBERS):
         raise ValueError(f"{CENTRED} {numbers}")
     parts: dict[str, Any] = {name: tensors[f"{CENTRED}.{name}"] for name in TENSORS}
@@ -192,7 +163,7 @@ def _centred(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Cent
 
 
 def _readings(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Readings:
-    return readings_of(_value(metadata, READINGS, dict), tensors)
+    return readings_of(metadata_value(metadata, READINGS, dict), tensors)
 
 
 def _halved(matrix: Tensor) -> Tensor:

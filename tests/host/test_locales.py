@@ -15,7 +15,12 @@ PAGES = ROOT / "nodes" / "web" / "docs"
 NODE_IDS = {
     "ApplyProjection",
     "FitProjection",
+    "ImageToPromptBlocks",
     "ImageToPromptEmbed",
+    "ImageToPromptLayout",
+    "ImageToPromptLoadPrompt",
+    "ImageToPromptMix",
+    "ImageToPromptSavePrompt",
     "LoadProjection",
     "OnlineRefine",
     "SaveProjection",

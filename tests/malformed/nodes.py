@@ -174,11 +174,22 @@ WEIGHTS = [
     *(
         _embed(
             f"image_weights {text!r}",
-            ("2 finite weights >= 0, one per image, not all zero", "image_weights"),
+            ("2 finite weights", "one per image", "image_weights"),
             image_weights=text,
-            **ALL,
+            images=images,
         )
-        for text in ("1", "1 2 3", "0, 0", "-1, 1", "nan 1", "1 inf", "1e400 1", "-0.5;2", "1 -inf")
+        for images in (ALL["images"], "one prompt from all, slots shared")
+        for text in ("1", "1 2 3", "0, 0", "-1, -2", "nan 1", "1 inf", "1e400 1", "-.5;0", "1 -inf")
+    ),
+    *(
+        _embed(
+            f"image_weights that cancel, {images}",
+            ("weights that cancel", "image_weights"),
+            clip_vision=ClipVision(embeds=torch.ones(2, SIZE)),
+            image_weights="1, -1",
+            images=images,
+        )
+        for images in (ALL["images"], "one prompt from all, slots shared")
     ),
     _embed(
         "opposite pictures",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from image_to_prompt.workflows.authoring import build
-from image_to_prompt.workflows.authoring.graph import Graph
+from image_to_prompt.workflows.authoring.format.graph import Graph
 from image_to_prompt.workflows.authoring.node_specs import NODE_SPECS, OURS
 
 FOLDER = build.HERE

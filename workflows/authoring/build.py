@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from image_to_prompt.workflows.authoring import notes
-from image_to_prompt.workflows.authoring.graph import Graph
+from image_to_prompt.workflows.authoring.format.graph import Graph
 from image_to_prompt.workflows.authoring.sd1 import LOAD, PROMPT, REGION, REGIONS_WIDTH, TRAIN, Sd1
 from image_to_prompt.workflows.authoring.sdxl.graphs import sdxl_edit, sdxl_refine, sdxl_variation
 
@@ -115,6 +115,50 @@ def refine_and_edit() -> Graph:
     return graph.finish_trained(refined, picture, "refine_and_edit", text="in the snow")
 
 
+def mix_two_pictures() -> Graph:
+    """One picture with the style of another."""
+    graph = Sd1(notes.MIX_TWO_PICTURES)
+    prompt = graph.add(
+        "ImageToPromptMix",
+        (PROMPT, 0),
+        projection=graph.projection.out(),
+        clip=graph.checkpoint.out(1),
+        clip_vision=graph.clip_vision.out(),
+        image_a=graph.picture(0).out(),
+        image_b=graph.picture(1).out(),
+    )
+    negative = graph.add("CLIPTextEncode", (PROMPT, 540), clip=graph.checkpoint.out(1))
+    return graph.finish(prompt, negative, "mix_two_pictures")
+
+
+def layout() -> Graph:
+    """The tiles of a wide picture, each on its part of the canvas."""
+    graph = Sd1(notes.LAYOUT)
+    prompt = graph.add(
+        "ImageToPromptLayout",
+        (PROMPT, 0),
+        projection=graph.projection.out(),
+        clip=graph.checkpoint.out(1),
+        clip_vision=graph.clip_vision.out(),
+        image=graph.picture(0).out(),
+        tiles="2x1",
+    )
+    return graph.finish(prompt, graph.empty_text(), "layout", width=768)
+
+
+def blocks() -> Graph:
+    """The style of a picture on what a text describes."""
+    graph = Sd1(notes.BLOCKS)
+    picture = graph.embed(graph.picture(0))
+    base = graph.add(
+        "CLIPTextEncode", (PROMPT, 450), clip=graph.checkpoint.out(1), text="a house by a lake"
+    )
+    prompt = graph.add(
+        "ImageToPromptBlocks", (REGION, 0), conditioning=picture.out(), base=base.out()
+    )
+    return graph.finish(prompt, graph.empty_text(2), "blocks", REGION + 450)
+
+
 # Numbered in the file names, so that the page lists them from simple to hard.
 GRAPHS: tuple[Callable[[], Graph], ...] = (
     variation,
@@ -129,6 +173,9 @@ GRAPHS: tuple[Callable[[], Graph], ...] = (
     sdxl_variation,
     sdxl_edit,
     sdxl_refine,
+    mix_two_pictures,
+    layout,
+    blocks,
 )
 
 

@@ -56,6 +56,7 @@ _TRAINING = {
     "projection": "PROJECTION",
     "image": "IMAGE",
 }
+_ENCODERS = {"projection": "PROJECTION", "clip": "CLIP", "clip_vision": "CLIP_VISION"}
 _TRAINED = (("MODEL", "MODEL"), ("PROJECTION", "PROJECTION"), ("IMAGE", "IMAGE"))
 _RATE = {"learning_rate": 0.0, "seed": 0}
 _VIEW = {"crop": "center", "size": 512, "memory": "automatic"}
@@ -117,7 +118,9 @@ NODE_SPECS: Mapping[str, NodeSpec] = MappingProxyType(
                 "clip": "CLIP",
                 "clip_vision": "CLIP_VISION",
                 "image": "IMAGE",
+                "mask": "MASK",
             },
+            optional=("mask",),
             widgets={
                 "text": "",
                 "text_weight": 0.6,
@@ -127,9 +130,54 @@ NODE_SPECS: Mapping[str, NodeSpec] = MappingProxyType(
                 "blend": "add",
                 "image_weights": "",
                 "pads": "picture",
+                "mask_use": "hide the rest",
+                "frames": "",
             },
             pack=OURS,
-            size=(400, 384),
+            size=(400, 385),
+        ),
+        "ImageToPromptLayout": NodeSpec(
+            "Image To Prompt Layout",
+            outputs=(("CONDITIONING", "CONDITIONING"),),
+            sockets=_ENCODERS | {"image": "IMAGE"},
+            widgets={
+                "tiles": "by aspect",
+                "mode": "areas",
+                "text": "",
+                "text_weight": 0.6,
+                "strength": 1.0,
+                "whole": 0.1,
+                "feather": 0.25,
+            },
+            pack=OURS,
+            size=(400, 340),
+        ),
+        "ImageToPromptBlocks": NodeSpec(
+            "Image To Prompt Blocks",
+            outputs=(("CONDITIONING", "CONDITIONING"),),
+            sockets={"conditioning": "CONDITIONING", "base": "CONDITIONING"},
+            widgets={"preset": "style", "weights": "", "part": "keys and values"},
+            pack=OURS,
+            size=(400, 180),
+        ),
+        "ImageToPromptMix": NodeSpec(
+            "Image To Prompt Mix",
+            outputs=(("CONDITIONING", "CONDITIONING"),),
+            sockets=_ENCODERS | {"image_a": "IMAGE", "image_b": "IMAGE"},
+            optional=("image_b",),
+            widgets={
+                "mode": "take from image_b",
+                "concept": "style",
+                "amount": 1.0,
+                "text": "",
+                "text_weight": 0.6,
+                "strength": 1.0,
+                "crop": "center",
+                "blend": "add",
+                "words": "",
+            },
+            pack=OURS,
+            size=(400, 460),
         ),
         "OnlineRefine": NodeSpec(
             "Online Refine",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from image_to_prompt.workflows.authoring.graph import Graph, Node, Output
+from image_to_prompt.workflows.authoring.format.graph import Graph, Node, Output
 
 # Columns of the page, from left to right.
 NOTE, LOAD, PROMPT, REGION, SAMPLE = -440, 0, 400, 860, 860

@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from image_to_prompt.projection import from_clip_model
+from image_to_prompt.projection import from_clip_model, load_prompt
 from image_to_prompt.projection.integrations.transformers_clip import image_embeds
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.workflows import embed_many
 from image_to_prompt.workflows.many.embedding import collect
 from image_to_prompt.workflows.many.embedding.encoder import Choice
+from image_to_prompt.workflows.many.embedding.prompt_files import write_prompts
 
 WIDTH = 32
 
@@ -113,6 +114,31 @@ def test_the_same_command_again_embeds_what_is_missing_or_broken(clip, photos, t
     embed_many.main(line(clip, photos, tmp_path))
     assert "2 of 14 embedded" in capsys.readouterr().err
     assert len(list((tmp_path / "prompts").glob("*.parquet"))) == 2
+
+
+def test_prompt_files_hold_the_rows_and_are_made_once(clip, photos, tmp_path, capsys):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    files = tmp_path / "models" / "prompts"
+    embed_many.main(line(clip, photos, tmp_path))  # rows first, without files
+    embed_many.main(line(clip, photos, tmp_path, "--files", str(files)))
+    rows = {name: row for name, row in read(tmp_path).items() if row["error"] is None}
+    assert {path.name for path in files.iterdir()} == {f"{name}.safetensors" for name in rows}
+    for name, row in rows.items():
+        prompt = load_prompt(files / f"{name}.safetensors")
+        assert prompt.encoder.text_projection == json.loads(row["settings"])["text_projection"]
+        assert torch.equal(prompt.vectors, torch.tensor([row["embedding"]]).float())
+        assert not prompt.slots.any() and prompt.common is None
+    capsys.readouterr()
+    embed_many.main(line(clip, photos, tmp_path, "--files", str(files)))
+    assert "0 prompt files written" in capsys.readouterr().err
+
+
+def test_a_name_that_leads_out_of_the_folder_writes_nothing(tmp_path):
+    row = [0.5] * 32
+    projection = builders.small_projection()
+    rows = [("../out.png", row), ("in/a.png", row)]
+    assert write_prompts(rows, projection, tmp_path / "prompts") == 1
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

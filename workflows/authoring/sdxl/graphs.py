@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from image_to_prompt.workflows.authoring.graph import Graph, Node
+from image_to_prompt.workflows.authoring.format.graph import Graph, Node
 from image_to_prompt.workflows.authoring.node_specs import SDXL_CHECKPOINT
 from image_to_prompt.workflows.authoring.sd1 import (
     LOAD,

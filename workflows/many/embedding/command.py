@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ..jobs import from_folder
@@ -48,6 +49,8 @@ def _run(options: argparse.Namespace) -> int:
     finally:  # what an interrupt finds done is kept
         if tables:
             rows.write(tables)
+    if options.files is not None:
+        _write_files(rows, choice, options.files)
     seconds = time.monotonic() - began
     print(f"{done - broken} of {len(jobs)} embedded in {seconds:.0f} s", file=sys.stderr)
     if there:
@@ -55,6 +58,13 @@ def _run(options: argparse.Namespace) -> int:
     if broken:
         print(f"{broken} broken", file=sys.stderr)
     return 1 if broken else 0
+
+
+def _write_files(rows: Any, choice: Any, folder: Path) -> None:
+    from .prompt_files import write_prompts
+
+    written = write_prompts(rows.embeddings(), choice.loaded_projection(), folder)
+    print(f"{written} prompt files written to {folder}", file=sys.stderr)
 
 
 def _found(options: argparse.Namespace, choice: Any, files: list) -> Iterator[dict[str, Any]]:

@@ -53,8 +53,7 @@ class Choice:
 
     def settings(self) -> dict[str, str]:
         """What a row says of its encoder and of how it was made."""
-        transformers = require("transformers", "embedding a collection")
-        projection = self._projection(transformers.CLIPModel.from_pretrained(self.clip))
+        projection = self.loaded_projection()
         told = {
             "method": projection.method,
             "cutoff": projection.cutoff,
@@ -65,6 +64,11 @@ class Choice:
             "batch_size": self.batch_size,
         }
         return {"encoder": projection.encoder.name, "settings": json.dumps(told, sort_keys=True)}
+
+    def loaded_projection(self) -> Projection:
+        """The projection of the CLIP in the folder, or the saved one."""
+        transformers = require("transformers", "embedding a collection")
+        return self._projection(transformers.CLIPModel.from_pretrained(self.clip))
 
     def _projection(self, clip: torch.nn.Module) -> Projection:
         return load_file(self.projection) if self.projection else from_clip_model(clip)

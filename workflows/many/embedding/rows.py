@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,20 @@ class Rows:
 
     def names(self) -> set[str]:
         """Names of the rows that are there without an error, with these constants."""
-        found: set[str] = set()
+        return {row["name"] for row in self._good()}
+
+    def embeddings(self) -> Iterator[tuple[str, list[float]]]:
+        """Names and prompt embeddings of those rows, file by file."""
+        for row in self._good("embedding"):
+            yield row["name"], row["embedding"]
+
+    def _good(self, *more: str) -> Iterator[dict[str, Any]]:
+        columns = ["name", "error", *self._constants, *more]
         for file in sorted(self._folder.glob("part-*.parquet")):
-            table = self._parquet.read_table(file, columns=["name", "error", *self._constants])
-            for row in table.to_pylist():
+            for row in self._parquet.read_table(file, columns=columns).to_pylist():
                 same = all(row[key] == value for key, value in self._constants.items())
                 if same and row["error"] is None:
-                    found.add(row["name"])
-        return found
+                    yield row
 
     def table(self, rows: Mapping[str, Any]) -> Any:
         """Rows of an embedder as an Arrow table: embeddings are lists of float16."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .node_specs import NODE_SPECS, OURS, PAGE, NodeSpec
+from ..node_specs import NODE_SPECS, OURS, PAGE, NodeSpec
 
 _PAGE_FORMAT = 0.4
 _FLOOR = "0.3.64"  # the oldest host, for the page's "made with"

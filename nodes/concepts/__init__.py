@@ -1,0 +1,1 @@
+"""ImageToPromptMix: a concept of one picture in another, alone, or left out."""

@@ -1,0 +1,1 @@
+"""Prompts whose slots hold different vectors: made of several pictures, saved and loaded."""

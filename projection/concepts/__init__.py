@@ -1,0 +1,1 @@
+"""Concepts: what a list of words has in common names a part of an image embedding."""

@@ -1,0 +1,1 @@
+"""The graph as data, and both of the formats that ComfyUI reads."""
