@@ -11,7 +11,8 @@ def extension() -> Any:
     from .concepts import mix
     from .host import api, files
     from .prompts import load_save as prompts
+    from .regions import blocks, layout
 
     files.register_folders()
-    modules = (load_save, embed, refine, fit, apply, mix, prompts)
+    modules = (load_save, embed, layout, blocks, refine, fit, apply, mix, prompts)
     return api.extension_of([node for module in modules for node in module.NODES])

@@ -6,27 +6,15 @@ loader. Otherwise lists give what they give to a node that takes none: see `list
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..projection import (
-    BLENDS,
-    Centred,
-    ImageToPromptError,
-    Projection,
-    apply_strength,
-    condition,
-    has_words,
-    shared_slots,
-    weighted,
-    weighted_mean,
-)
-from ..projection.closed_form.clip_identity import fingerprint
-from .families.embed import family_prompt
+from ..projection import BLENDS, Projection, shared_slots, weighted, weighted_mean
+from ..projection.prompt.travel import check_frames, travel
+from .families.embed import combining, family_prompt
 from .host import api as host
 from .host.api import io
 from .host.vision import image_embeddings
@@ -35,17 +23,27 @@ from .inputs.checks import (
     check_choice,
     check_number,
     check_projection,
-    check_socket,
     check_text,
     parse_weights,
     rgb,
 )
-from .inputs.embed_inputs import CROPS, FROM_ALL, IMAGES, PAD_RULES, SLOTS, embed_inputs
+from .inputs.embed_inputs import (
+    CROPS,
+    FROM_ALL,
+    IMAGES,
+    MASK_USES,
+    PAD_RULES,
+    SLOTS,
+    TRAVEL,
+    WHOLE,
+    embed_inputs,
+)
+from .inputs.frames import by_row, parse_frames
 from .inputs.lists import as_list, mapped
+from .inputs.masks import masked, masks_for
 from .prompts.entries import entries_of, prompt_of
+from .prompts.rows import check_pairing, entries
 from .types import CATEGORY
-
-log = logging.getLogger(__name__)
 
 
 class ImageToPromptEmbed(io.ComfyNode):
@@ -91,6 +89,9 @@ class ImageToPromptEmbed(io.ComfyNode):
         blend: Any = "add",
         image_weights: Any = "",
         pads: Any = "picture",
+        mask: Any = None,
+        mask_use: Any = MASK_USES[0],
+        frames: Any = "",
     ) -> io.NodeOutput:
         """A list of CONDITIONING from lists of inputs, as the host gives them.
 
@@ -98,21 +99,27 @@ class ImageToPromptEmbed(io.ComfyNode):
         """
         inputs = {name: value for name, value in locals().items() if name != "cls"}
         if not isinstance(images, list):
-            return io.NodeOutput(_prompt(**{**inputs, "image": [image]}))
+            item = {name: [value] for name, value in inputs.items() if name in BY_ITEM}
+            return io.NodeOutput(_prompt(**{**inputs, **item}))
         lists = {name: as_list(value, name) for name, value in inputs.items()}
         return io.NodeOutput([_prompt(**item) for item in _items(lists)])
 
 
-def _items(lists: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The inputs of each CONDITIONING; `image` are the pictures and batches that it is made from.
+BY_ITEM = ("image", "mask", "text_weight", "strength")
 
-    An option of FROM_ALL takes the whole list of pictures, which then counts as one item.
+
+def _items(lists: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The inputs of each CONDITIONING; those of BY_ITEM are lists of what it is made from.
+
+    What an option of `images` takes as a whole list counts as one item.
     """
-    alone = {name: values for name, values in lists.items() if name != "image"}
-    from_all = [isinstance(value, str) and value in FROM_ALL for value in lists["images"]]
-    for item in mapped({**(alone if all(from_all) else lists), "whole": from_all}):
+    options = [WHOLE.get(mode, ()) if isinstance(mode, str) else () for mode in lists["images"]]
+    in_all = set(options[0]).intersection(*options)
+    alone = {name: values for name, values in lists.items() if name not in in_all}
+    for item in mapped({**alone, "whole": options}):
         whole = item.pop("whole")
-        yield {**item, "image": lists["image"] if whole else [item["image"]]}
+        made_from = {name: lists[name] if name in whole else [item[name]] for name in BY_ITEM}
+        yield {**item, **made_from}
 
 
 def _prompt(
@@ -121,99 +128,53 @@ def _prompt(
     clip_vision: Any,
     image: Sequence[Tensor],
     text: str,
-    text_weight: float,
-    strength: float,
+    text_weight: Sequence[float],
+    strength: Sequence[float],
     images: str,
     crop: str,
     blend: str,
     image_weights: str,
     pads: str,
+    mask: Sequence[Tensor | None],
+    mask_use: str,
+    frames: str,
 ) -> list:
     """One CONDITIONING of pictures and batches whose sizes may differ."""
     check_choice(crop, CROPS, "crop")
     check_choice(blend, BLENDS, "blend")
-    from_all = check_choice(images, IMAGES, "images") in FROM_ALL
-    check_number(text_weight, "text_weight")
-    check_number(strength, "strength")
+    mode = check_choice(images, IMAGES, "images")
+    rows = [("text_weight", text_weight), ("strength", strength)]
+    for name, values in rows:
+        for value in values:
+            check_number(value, name)
     check_text(text, "text")
     check_choice(pads, PAD_RULES, "pads")
     readings = check_projection(projection).readings
     if readings is None:
-        _check_pairing(projection, clip, clip_vision)
+        check_pairing(projection, clip, clip_vision)
     pictures = [picture for batch in image for picture in rgb(batch, crop).split(1)]
-    weights = parse_weights(image_weights) if from_all else None
-    if readings is not None:
-        _check_mode(images)
-        sources = (projection, readings, clip, clip_vision, pictures, weights, from_all, crop)
-        return family_prompt(*sources, text, strength, text_weight, blend, pads)
+    keys = parse_frames(frames, len(pictures)) if mode == TRAVEL else []
+    if mode == TRAVEL:
+        check_frames(keys, len(pictures))
+        rows = [(name, by_row(values, keys[-1] + 1, name)) for name, values in rows]
+    weights = parse_weights(image_weights) if mode in FROM_ALL else None
 
-    found = image_embeddings(clip_vision, pictures, crop, projection.vision)
+    parts, masks = masked(pictures, masks_for(mask, pictures), mask_use)
+    factors = list(zip(*(values for _, values in rows), strict=True))
+    if readings is not None:
+        sources = (projection, readings, clip, clip_vision, parts, masks, crop)
+        return family_prompt(*sources, combining(mode, weights, keys), text, factors, blend, pads)
+    found = image_embeddings(clip_vision, parts, crop, projection.vision, masks)
     embeddings = torch.cat([projection.apply(v) for v in found])
-    if images == SLOTS:
+    if mode == SLOTS:
         sharing, shares = weighted(embeddings, weights, projection.common)
         prompt = prompt_of(projection, sharing, shared_slots(shares))
-        return entries_of(prompt, clip, text, text_weight, strength, blend)
-    if from_all:
+        return entries_of(prompt, clip, text, text_weight[0], strength[0], blend)
+    if mode == IMAGES[1]:
         embeddings = weighted_mean(embeddings, weights, projection.common)
-    encoded = host.encode_text(clip, text)
-    null = _null_prompt(clip, encoded, strength)
-    shared = (encoded.eos, embeddings, text_weight, blend, strength, projection.centred)
-    return [
-        _entry(states, extras, n, *shared)
-        for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True)
-    ]
-
-
-def _check_mode(images: str) -> None:
-    """Raise ImageToPromptError where SDXL and SD 2.x do not have this option of `images`."""
-    if images == SLOTS:
-        raise ImageToPromptError(
-            f"a projection for SD 1.x, for images '{SLOTS}'",
-            "one for SD 2.x or SDXL",
-            "Choose another option of images.",
-        )
-
-
-def _check_pairing(projection: Projection, clip: Any, clip_vision: Any) -> None:
-    encoder = projection.encoder
-    check_socket(clip, "clip")
-    host.check_clip(clip, encoder.text_width, encoder.name)
-    visual = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
-    if encoder.visual_projection not in (None, fingerprint(visual)):
-        log.warning(
-            "clip_vision is not the vision encoder of the projection's CLIP, though as wide; "
-            "prompts may be off. Load both from one file."
-        )
-
-
-def _null_prompt(clip: Any, encoded: host.EncodedText, strength: float) -> host.EncodedText:
-    """The encoded empty prompt, without encoding twice where it is known or not needed."""
-    if strength == 1 or not has_words(encoded.eos):
-        return encoded
-    return host.encode_text(clip, "")
-
-
-def _entry(
-    states: Tensor,
-    extras: dict[str, Any],
-    null: Tensor,
-    eos: list[int],
-    embeddings: Tensor,
-    text_weight: float,
-    blend: str,
-    strength: float,
-    centred: Centred | None,
-) -> list:
-    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend, centred)
-    conditioning = apply_strength(conditioning, null, strength)
-    if not torch.isfinite(conditioning).all():
-        raise ImageToPromptError(
-            "a conditioning of finite numbers",
-            f"infinite or NaN ones for text_weight {text_weight} and strength {strength}",
-            "Lower text_weight and strength, and check the text encoder for NaN (socket clip).",
-        )
-    # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
-    return [conditioning, {**extras, "pooled_output": conditioning[:, eos[0]]}]
+    if mode == TRAVEL:
+        embeddings = travel(embeddings, keys, projection.common)
+    return entries(projection, clip, text, embeddings, factors, blend)
 
 
 NODES = [ImageToPromptEmbed]

@@ -21,7 +21,6 @@ from ...projection import (
     without,
     words_of,
 )
-from ..embed import _check_pairing
 from ..host import api as host
 from ..host.api import io
 from ..host.text import eos_states
@@ -30,6 +29,7 @@ from ..inputs.advice import with_advice
 from ..inputs.checks import check_choice, check_number, check_text, rgb
 from ..inputs.embed_inputs import CROPS
 from ..prompts.entries import entries_of, prompt_of, sd1_projection
+from ..prompts.rows import check_pairing
 from ..types import CATEGORY
 from .inputs import CHOICES, FROM_B, MODES, ONLY, OWN_WORDS, mix_inputs
 
@@ -88,7 +88,7 @@ class ImageToPromptMix(io.ComfyNode):
         check_number(strength, "strength")
         check_text(text, "text")
         amount = _amount(amount)
-        _check_pairing(sd1_projection(projection), clip, clip_vision)
+        check_pairing(sd1_projection(projection), clip, clip_vision)
         listed = _words(concept, words)
         pictures = _pictures(image_a, image_b if mode == FROM_B else None, mode, crop)
 

@@ -8,6 +8,7 @@ for bit. Read in 0.3.64 and 0.33.0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,17 +19,21 @@ from comfy.ldm.modules.attention import optimized_attention_for_device
 from torch import Tensor
 
 from ...projection import DeepPrompts, ImageToPromptError, encode_pictures
+from ...projection.regions.patch_mask import key_bias, patch_weights
 from .autograd_weights import AutogradModule
 
 
 class HostTower:
     """See `projection.VisionTower`. Its weights are the host's own, lent for each call.
 
-    device: where image embeddings are wanted.
+    device: where image embeddings are wanted. key_bias: (1, N), added to the attention logits of
+    every query in every layer, see `regions.patch_mask`; None adds nothing.
     """
 
-    def __init__(self, clip_vision: Any, device: torch.device) -> None:
-        self._patcher, self._device = clip_vision.patcher, device
+    def __init__(
+        self, clip_vision: Any, device: torch.device, key_bias: Tensor | None = None
+    ) -> None:
+        self._patcher, self._device, self._key_bias = clip_vision.patcher, device, key_bias
         self._model = clip_vision.model
         layers = self._model.vision_model.encoder.layers
         self.layers = [_parts(layer) for layer in layers]
@@ -47,8 +52,13 @@ class HostTower:
     def self_attention(self, index: int, normed: Tensor) -> Tensor:
         """See `VisionTower.self_attention`."""
         attention = self._model.vision_model.encoder.layers[index].self_attn
-        kernel = optimized_attention_for_device(normed.device, mask=False, small_input=True)
-        return AutogradModule(attention)(normed, None, kernel)
+        mask = self._key_bias
+        if mask is not None:  # (1, N) -> (N, N): the same keys for every query
+            mask = mask.to(normed).expand(normed.shape[1], -1).contiguous()
+        kernel = optimized_attention_for_device(
+            normed.device, mask=mask is not None, small_input=True
+        )
+        return AutogradModule(attention)(normed, mask, kernel)
 
     def mlp(self, index: int, hidden: Tensor) -> Tensor:
         """See `VisionTower.mlp`."""
@@ -84,21 +94,44 @@ def preprocessed(clip_vision: Any, pictures: Tensor, crop: str) -> Tensor:
 
 
 def image_embeddings(
-    clip_vision: Any, pictures: Iterable[Tensor], crop: str, prompts: DeepPrompts | None = None
+    clip_vision: Any,
+    pictures: Iterable[Tensor],
+    crop: str,
+    prompts: DeepPrompts | None = None,
+    masks: Iterable[Tensor] | None = None,
 ) -> Iterator[Tensor]:
     """Image embeddings (1, J) of pictures (1, H, W, 3), joint CLIP space, one after the other.
 
     One at a time, so that a picture gives the same numbers alone and in any batch. prompts: of a
-    fitted projection. Raises ImageToPromptError for prompts of another vision model.
+    fitted projection. masks: (H, W), 0..1, one for each picture; what they leave out is hidden
+    from the attention of all layers. Raises ImageToPromptError for prompts of another vision
+    model, and for a mask that covers nothing of what the vision model reads.
     """
-    for picture in pictures:
+    for picture, mask in zip(pictures, repeat(None) if masks is None else masks, strict=False):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        if prompts is None:
+        bias = None if mask is None else _mask_bias(clip_vision, mask, crop)
+        if prompts is None and bias is None:
             yield clip_vision.encode_image(picture, crop=crop == "center").image_embeds
         else:
             pixels = preprocessed(clip_vision, picture, crop)
-            tower = HostTower(clip_vision, comfy.model_management.intermediate_device())
+            tower = HostTower(clip_vision, comfy.model_management.intermediate_device(), bias)
             yield encode_pictures(tower, pixels, prompts)
+
+
+def _mask_bias(clip_vision: Any, mask: Tensor, crop: str) -> Tensor | None:
+    """The attention bias (1, N) of a mask (H, W), 0..1; None where it is even."""
+    channels = mask[None, :, :, None].expand(-1, -1, -1, 3)
+    # As the picture is scaled and cropped, without CLIP's mean and standard deviation.
+    scaled = comfy.clip_vision.clip_preprocess(
+        channels.to(clip_vision.load_device),
+        size=clip_vision.image_size,
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+        crop=crop == "center",
+    )
+    patch = clip_vision.model.vision_model.embeddings.patch_embedding.weight.shape[-1]
+    bias = key_bias(patch_weights(scaled[:, 0], patch))
+    return bias if bool(bias.any()) else None
 
 
 def check_clip_vision(clip_vision: Any, joint_width: int, encoder_name: str) -> Tensor:

@@ -19,6 +19,9 @@ CLIP_FILE = (
 )
 ADVICE = MappingProxyType(
     {
+        "block weights": (
+            "Correct weights on ImageToPromptBlocks, or choose a preset; its help lists the blocks."
+        ),
         "captions": (
             "Give more and broader captions on LoadProjection (captions), or none for built-in "
             "ones; check the text encoder (socket clip)."
@@ -29,12 +32,17 @@ ADVICE = MappingProxyType(
             "oak, birch, pine."
         ),
         "cutoff": "Lower the cutoff on LoadProjection, or set it to 0 for automatic.",
+        "frames": "Correct frames on ImageToPromptEmbed: one for each picture, in rising order.",
         "image": "Check the picture (socket image) and the CLIP vision model for NaN.",
         "image weights": (
             "Correct image_weights on ImageToPromptEmbed, or leave it empty for equal weights."
         ),
         "images": "Give at least one picture (socket image).",
         "inverse": "Load the full CLIP file on LoadProjection, method pseudo-inverse or transpose.",
+        "mask": (
+            "Paint over the part of the picture that counts (socket mask); crop center cuts off "
+            "the borders of wide and tall pictures."
+        ),
         "mean picture": "Give at least 8 pictures to LoadProjection (socket image), or none.",
         "model": "Connect a checkpoint of the projection's model family (socket model).",
         "model family": (

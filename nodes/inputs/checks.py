@@ -102,6 +102,30 @@ def check_choice(value: object, options: Iterable[str], name: str) -> str:
     return value
 
 
+def check_conditioning(value: Any, socket: str) -> None:
+    """Raise ImageToPromptError unless it is CONDITIONING of at least one prompt (B, L, D)."""
+    fit = isinstance(value, list) and value and all(_is_entry(entry) for entry in value)
+    if not fit:
+        got = f"{len(value)} entries of another kind" if isinstance(value, list) else _kind(value)
+        raise ImageToPromptError(
+            "CONDITIONING of finite prompts (B, L, D)",
+            got,
+            f"Correct what is connected to socket {socket}.",
+        )
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[1], dict):
+        return False
+    prompt = entry[0]
+    plain = isinstance(prompt, Tensor) and is_plain(prompt) and prompt.ndim == 3
+    return plain and prompt.numel() > 0 and bool(torch.isfinite(prompt).all())
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
 def check_socket(value: object, socket: str) -> None:
     """Raise ImageToPromptError where a model socket got what is no such model at all.
 

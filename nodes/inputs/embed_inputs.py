@@ -7,14 +7,60 @@ from ..host.api import io
 from ..types import PROJECTION
 
 SLOTS = "one prompt from all, slots shared"
-IMAGES = ("one prompt per image", "one prompt from all", SLOTS)
+TRAVEL = "travel between images"
+IMAGES = ("one prompt per image", "one prompt from all", SLOTS, TRAVEL)
 FROM_ALL = (IMAGES[1], SLOTS)  # these take every picture of a batch or list
 CROPS = ("center", "none")
 PAD_RULES = ("picture", "text encoder")
+MASK_USES = ("hide the rest", "crop to mask")
+# What an option of `images` takes as a whole list; other lists give one CONDITIONING an item.
+WHOLE = {
+    IMAGES[0]: (),
+    IMAGES[1]: ("image", "mask"),
+    SLOTS: ("image", "mask"),
+    TRAVEL: ("image", "mask", "text_weight", "strength"),
+}
 
 
 def embed_inputs() -> list[io.Input]:
     """In their order, which saved graphs rely on."""
+    return [*_first_inputs(), *_part_inputs()]
+
+
+def _part_inputs() -> list[io.Input]:
+    """The part of the picture that counts, and the frames of an animation."""
+    return [
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip=(
+                "Only the masked part of the picture counts, as painted in the mask editor. Leave "
+                "some of the background around the thing. Invert Mask: all but the thing."
+            ),
+        ),
+        io.Combo.Input(
+            "mask_use",
+            options=list(MASK_USES),
+            default=MASK_USES[0],
+            optional=True,
+            tooltip=(
+                "hide the rest: CLIP attends to the masked part only; soft edges count less. crop "
+                "to mask: CLIP encodes the square around the mask, which suits small things."
+            ),
+        ),
+        io.String.Input(
+            "frames",
+            default="",
+            optional=True,
+            tooltip=(
+                "For 'travel between images': the frame of each picture, like '0, 24, 48'. Makes "
+                "one row a frame, from 0 to the last. Empty: 16 frames apart."
+            ),
+        ),
+    ]
+
+
+def _first_inputs() -> list[io.Input]:
     return [
         PROJECTION.Input("projection", tooltip="From Load Projection, for this model."),
         io.Clip.Input(
@@ -77,7 +123,8 @@ def embed_inputs() -> list[io.Input]:
             tooltip=(
                 "For a batch. one prompt per image: image i steers latent i of the batch. "
                 "one prompt from all: their mean, one prompt for everything. slots shared: each "
-                "picture keeps its own meaning in its share of the prompt's 76 slots."
+                "picture keeps its own meaning in its share of the prompt's 76 slots. travel "
+                "between images: one row a frame, from picture to picture, see frames."
             ),
         ),
         io.Combo.Input(

@@ -31,10 +31,10 @@ from ..host.families.texts import check_text_encoders, texts_of_parts
 from ..host.model.checks import ModelFamily, family_for
 from ..host.model.fingerprint import attention_fingerprint, model_fingerprint
 from ..host.model.patches import patch_model
+from ..host.model.vae import check_vae, latents_of
 from ..host.progress import ProgressBar
 from ..host.text import encoded_texts
 from ..host.unet import HostDenoiser
-from ..host.vae import check_vae, latents_of
 from ..host.vision import HostTower, image_embeddings, preprocessed
 from ..inputs.checks import check_choice, check_projection, check_socket
 from .images import fitted_to

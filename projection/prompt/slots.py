@@ -134,7 +134,7 @@ def weighted_mean(
         for part in (used, below)
     ]
     sums = [math.fsum(abs(given[index]) for index in part) for part in (used, below)]
-    return subtracted(*means, sums[1] / sums[0], common)
+    return subtracted(means[0], means[1], sums[1] / sums[0], common)
 
 
 def subtracted(embeddings: Tensor, mean: Tensor, share: float, common: Tensor | None) -> Tensor:

@@ -23,6 +23,7 @@ from image_to_prompt.tests.malformed.stand_ins import Clip, ClipVision
 COUNT, SEED = int(os.environ.get("FUZZ_N", 300)), int(os.environ.get("FUZZ_SEED", 1))
 # What a widget may hold besides hostile values, so that inputs get beyond the first check.
 WORDS = ("center", "none", "add", "one prompt from all", "ridge", "embedding", "low", "")
+WORDS += ("travel between images", "custom", "keys", "areas", "slots", "3x3", "input 4: 1")
 
 
 def spoilt(random: Random, good: dict) -> dict:
@@ -49,6 +50,16 @@ def kinds(host):
             "blend": "add",
             "image_weights": "",
             "pads": "picture",
+            "mask": None,
+            "mask_use": "crop to mask",  # the stand-in has no layers to hide patches from
+            "frames": "0, 3",
+        },
+        "ImageToPromptBlocks": {
+            "conditioning": [[torch.ones(2, 77, 768), {}]],
+            "base": [[torch.zeros(1, 77, 768), {"pooled_output": torch.zeros(1, 768)}]],
+            "preset": "style",
+            "weights": "rest: 0.5",
+            "part": "keys and values",
         },
         "LoadProjection": {
             **{"file": tools.good_file, "method": "ridge", "cutoff": 0.0},
@@ -69,9 +80,13 @@ def kinds(host):
     good["OnlineRefine"] = {**training, **sockets, "steps": 2, "keep_texts": ""}
     good["FitProjection"] = {**training, **sockets, "epochs": 1, "held_out": 0.1, "patience": 1}
     good["ApplyProjection"] = {"model": object(), "projection": with_change(), "strength": 1.0}
+    widgets = {"tiles": "2x1", "mode": "areas", "text": "", "whole": 0.1, "feather": 0.25}
+    factors = {"image": PICTURE, "text_weight": 0.6, "strength": 1.0}
+    good["ImageToPromptLayout"] = {**sockets, **widgets, **factors}
     run = {node: caller(tools, node) for node in good}
     oracles = {"ImageToPromptEmbed": conditioning, "LoadProjection": all_whole}
     oracles |= {"SaveProjection": saved(tools)}
+    oracles |= {"ImageToPromptLayout": conditioning, "ImageToPromptBlocks": finite_prompts}
     shares = {"ImageToPromptEmbed": 0.4}
     return [
         kind(node, shares.get(node, 0.12), inputs, run[node], oracles.get(node, refused))
@@ -112,6 +127,13 @@ def conditioning(result) -> str | None:
         if extras["pooled_output"].shape != states[:, 0].shape:
             return "another pooled output"
     return None
+
+
+def finite_prompts(result) -> str | None:
+    fit = all(
+        torch.isfinite(states).all() and isinstance(extras, dict) for states, extras in result
+    )
+    return None if fit else "prompts that are not finite"
 
 
 def saved(tools: Tools):

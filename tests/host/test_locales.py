@@ -15,7 +15,9 @@ PAGES = ROOT / "nodes" / "web" / "docs"
 NODE_IDS = {
     "ApplyProjection",
     "FitProjection",
+    "ImageToPromptBlocks",
     "ImageToPromptEmbed",
+    "ImageToPromptLayout",
     "ImageToPromptLoadPrompt",
     "ImageToPromptMix",
     "ImageToPromptSavePrompt",

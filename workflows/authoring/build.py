@@ -131,6 +131,34 @@ def mix_two_pictures() -> Graph:
     return graph.finish(prompt, negative, "mix_two_pictures")
 
 
+def layout() -> Graph:
+    """The tiles of a wide picture, each on its part of the canvas."""
+    graph = Sd1(notes.LAYOUT)
+    prompt = graph.add(
+        "ImageToPromptLayout",
+        (PROMPT, 0),
+        projection=graph.projection.out(),
+        clip=graph.checkpoint.out(1),
+        clip_vision=graph.clip_vision.out(),
+        image=graph.picture(0).out(),
+        tiles="2x1",
+    )
+    return graph.finish(prompt, graph.empty_text(), "layout", width=768)
+
+
+def blocks() -> Graph:
+    """The style of a picture on what a text describes."""
+    graph = Sd1(notes.BLOCKS)
+    picture = graph.embed(graph.picture(0))
+    base = graph.add(
+        "CLIPTextEncode", (PROMPT, 450), clip=graph.checkpoint.out(1), text="a house by a lake"
+    )
+    prompt = graph.add(
+        "ImageToPromptBlocks", (REGION, 0), conditioning=picture.out(), base=base.out()
+    )
+    return graph.finish(prompt, graph.empty_text(2), "blocks", REGION + 450)
+
+
 # Numbered in the file names, so that the page lists them from simple to hard.
 GRAPHS: tuple[Callable[[], Graph], ...] = (
     variation,
@@ -146,6 +174,8 @@ GRAPHS: tuple[Callable[[], Graph], ...] = (
     sdxl_edit,
     sdxl_refine,
     mix_two_pictures,
+    layout,
+    blocks,
 )
 
 

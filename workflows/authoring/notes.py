@@ -109,3 +109,25 @@ The upper picture keeps all but its style, which comes from the lower one.
   `all but this`: the upper picture without it. Neither needs the lower picture.
 - **amount**: lower it to keep more of the upper picture.
 {_FILES}"""
+
+LAYOUT = f"""## What stands where
+
+The picture is cut into tiles; each tile's prompt acts on its part of the canvas, with the prompt
+of the whole picture under all of them.
+
+- **tiles**: choose them so that each holds one thing: `2x1` is left and right.
+- Give **Empty Latent Image** the proportions of the picture, so that tiles keep theirs.
+- **whole**: higher joins the tiles better, lower keeps them apart.
+- Each tile is one more pass of the model on its area. **mode** `slots` costs nothing and keeps what
+  the tiles show, not where.
+{_FILES}"""
+
+BLOCKS = f"""## Style here, composition there
+
+The picture's prompt acts in some blocks of the U-Net, the text in the others. The model stays as it
+is.
+
+- **preset** `style`: the picture's style on what the text says. `composition`: the other way round.
+- **preset** `custom` with **weights**, for instance `output 3-8: 1, rest: 0.2`.
+- Connect the text's own prompt to **base**; a negative needs no such node.
+{_FILES}"""

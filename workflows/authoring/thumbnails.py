@@ -22,7 +22,7 @@ from image_to_prompt.workflows.comfyui import hosts, server
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
 STEERED = ("edit", "refine_and_edit")  # workflows with a text
-WIDE = {"two_regions": 192}  # two squares side by side
+WIDE = {"two_regions": 192, "layout": 192}  # two squares side by side
 # Made with another checkpoint than the miniature's.
 WITHOUT_THUMBNAIL = ("sdxl_variation", "sdxl_edit", "sdxl_refine")
 FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does

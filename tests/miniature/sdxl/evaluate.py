@@ -20,7 +20,6 @@ from torch import Tensor
 from ..drawings import models as drawings
 from ..drawings import oracle
 from ..drawings.contact_sheet import save_sheet
-from ..drawings.evaluate import load_judge
 from ..drawings.sampling import noise_of
 from ..drawings.world import Scenes, generator_of, render, sample
 from . import models
@@ -32,11 +31,11 @@ BOUND = "caption's EOS and pads"
 COLUMNS = ("thing", "ground", "both", "judge")
 
 
-def hits(pictures: Tensor, wanted: Scenes, judge: drawings.Judge | None) -> dict[str, Tensor]:
+def hits(pictures: Tensor, wanted: Scenes, judge: drawings.Judge) -> dict[str, Tensor]:
     """Whether thing, ground and both are right (N,), by the nearest real drawing and a judge."""
     thing = oracle.nearest_drawing(pictures, wanted.thing).thing == wanted.thing
     ground = oracle.read(pictures).ground == wanted.ground
-    judged = judge(pictures)[0].argmax(dim=-1) == wanted.thing if judge else thing & False
+    judged = judge(pictures)[0].argmax(dim=-1) == wanted.thing
     return {"thing": thing, "ground": ground, "both": thing & ground, "judge": judged}
 
 
@@ -76,7 +75,7 @@ def main() -> None:
 @torch.no_grad()
 def run(options: argparse.Namespace) -> None:
     """Draw all rows from the same noise and print each one's line."""
-    miniature, judge = Miniature.load(options.weights), load_judge(drawings.WEIGHTS)
+    miniature, judge = Miniature.load(options.weights), drawings.load("judge")
     scenes = sample(options.n, options.part, generator_of(options.seed))
     pictures = render(scenes)
     rows = rows_of(miniature, scenes, pictures, options.seed)

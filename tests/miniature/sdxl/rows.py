@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..drawings.captions import write
-from ..drawings.closed_forms import NORM, pseudo_inverse
-from ..drawings.evaluate import captions_of
+from image_to_prompt.projection import Projection
+
+from ..drawings.captions import FULL, write
+from ..drawings.joint_space import CUT
 from ..drawings.world import COLOURS, THINGS, Scenes, generator_of, render, sample
 from .encoders import Prompts
 from .models import L_WIDTH
@@ -20,6 +21,7 @@ from .slots import edited, placed
 
 PICTURES = (4, 16, 32)
 EDIT_WEIGHT = 0.6
+NORM = 27.5 / 8**0.5  # the paper's length at this width
 GROUND_EDIT, THING_EDIT = "on a {g} background", "a picture of a {t}"
 
 
@@ -66,7 +68,7 @@ def caption_rows(
     miniature: Miniature, scenes: Scenes, forms: Forms, seed: int
 ) -> dict[str, Prompts]:
     """What captions give: whole, their end and pad states (the bound), the end state alone."""
-    caption, ends = miniature.encoders.encode(captions_of(scenes, generator_of(seed)))
+    caption, ends = miniature.encoders.encode(captions_of(scenes, seed))
     states = states_of(caption, ends)
     return {
         "caption": caption,
@@ -74,6 +76,13 @@ def caption_rows(
         "caption's EOS, clean pads": placed(states, forms.empty, forms.end, "P3"),
         "caption's EOS in all slots": placed(states, forms.empty, forms.end, "P1"),
     }
+
+
+def captions_of(scenes: Scenes, seed: int) -> list[str]:
+    """One random full caption per scene."""
+    which = torch.randint(len(FULL), (len(scenes),), generator=generator_of(seed)).tolist()
+    facts = zip(which, scenes.thing.tolist(), scenes.ground.tolist(), strict=True)
+    return [write(FULL[w], thing, ground) for w, thing, ground in facts]
 
 
 def picture_rows(miniature: Miniature, forms: Forms, v: Tensor) -> dict[str, Prompts]:
@@ -100,9 +109,12 @@ def as_ported(miniature: Miniature, empty: Prompts, v: Tensor) -> Prompts:
 
     G's states and pooled are the empty prompt's.
     """
-    inverse = pseudo_inverse(miniature.encoders.l.text_projection.weight)
+    clip = miniature.encoders.l
+    form = Projection.from_text_projection(
+        clip.text_projection.weight, clip.visual_projection.weight, cutoff=CUT, norm=NORM
+    )
     context = empty.context.repeat(len(v), 1, 1)
-    context[:, 1:, :L_WIDTH] = (NORM * F.normalize(v @ inverse.T, dim=-1))[:, None]
+    context[:, 1:, :L_WIDTH] = form.apply(v)[:, None]
     return Prompts(context, empty.pooled.expand(len(v), -1))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import comfy.model_management
 from torch import Tensor
 
-from ...projection import ImageToPromptError
+from ....projection import ImageToPromptError
 
 
 def check_vae(vae: Any, model: Any) -> None:

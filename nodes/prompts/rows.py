@@ -1,0 +1,95 @@
+"""The entries of a CONDITIONING, from prompt embeddings, a text and their factors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...projection import (
+    Centred,
+    ImageToPromptError,
+    Projection,
+    apply_strength,
+    condition,
+    has_words,
+)
+from ...projection.closed_form.clip_identity import fingerprint
+from ..host import api as host
+from ..inputs.checks import check_socket
+
+log = logging.getLogger(__name__)
+
+
+def entries(
+    projection: Projection,
+    clip: Any,
+    text: str,
+    embeddings: Tensor,
+    factors: Sequence[tuple[float, float]],
+    blend: str = "add",
+) -> list:
+    """CONDITIONING of embeddings (B, D) with a text, one row for each of them.
+
+    factors: text_weight and strength, of all rows or of each.
+    """
+    encoded = host.encode_text(clip, text)
+    null = _null_prompt(clip, encoded, [strength for _, strength in factors])
+    made = []
+    for (states, extras), (n, _) in zip(encoded.entries, null.entries, strict=True):
+        split = [embeddings] if len(set(factors)) == 1 else embeddings.split(1)
+        shared = (encoded.eos, blend, projection.centred)
+        rows = [
+            _rows(states, n, part, text_weight, strength, *shared)
+            for part, (text_weight, strength) in zip(split, factors, strict=False)
+        ]
+        conditioning = torch.cat(rows)
+        # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
+        made.append([conditioning, {**extras, "pooled_output": conditioning[:, encoded.eos[0]]}])
+    return made
+
+
+def check_pairing(projection: Projection, clip: Any, clip_vision: Any) -> None:
+    encoder = projection.encoder
+    check_socket(clip, "clip")
+    host.check_clip(clip, encoder.text_width, encoder.name)
+    visual = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
+    if encoder.visual_projection not in (None, fingerprint(visual)):
+        log.warning(
+            "clip_vision is not the vision encoder of the projection's CLIP, though as wide; "
+            "prompts may be off. Load both from one file."
+        )
+
+
+def _null_prompt(
+    clip: Any, encoded: host.EncodedText, strengths: Sequence[float]
+) -> host.EncodedText:
+    """The encoded empty prompt, without encoding twice where it is known or not needed."""
+    if all(strength == 1 for strength in strengths) or not has_words(encoded.eos):
+        return encoded
+    return host.encode_text(clip, "")
+
+
+def _rows(
+    states: Tensor,
+    null: Tensor,
+    embeddings: Tensor,
+    text_weight: float,
+    strength: float,
+    eos: list[int],
+    blend: str,
+    centred: Centred | None,
+) -> Tensor:
+    """Conditioning (B, 77 n, D). Raises ImageToPromptError for numbers that are not finite."""
+    conditioning = condition(states, eos, embeddings.to(states), text_weight, blend, centred)
+    conditioning = apply_strength(conditioning, null, strength)
+    if not torch.isfinite(conditioning).all():
+        raise ImageToPromptError(
+            "a conditioning of finite numbers",
+            f"infinite or NaN ones for text_weight {text_weight} and strength {strength}",
+            "Lower text_weight and strength, and check the text encoder for NaN (socket clip).",
+        )
+    return conditioning

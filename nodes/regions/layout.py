@@ -1,0 +1,125 @@
+"""ImageToPromptLayout: the tiles of a picture, each as the prompt of its part of the canvas."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...projection import Projection
+from ...projection.prompt.conditioning import image_slots
+from ...projection.regions.tiles import Grid
+from ..host import api as host
+from ..host.api import io
+from ..host.vision import image_embeddings
+from ..inputs.advice import with_advice
+from ..inputs.checks import check_choice, check_number, check_text, rgb
+from ..inputs.layout_inputs import MODES, TILES, check_share, layout_inputs
+from ..prompts.entries import sd1_projection
+from ..prompts.rows import check_pairing, entries
+from ..types import CATEGORY
+
+# The host scales masks to the latent, whose longer side is rarely more than this.
+_MASK_SIDE = 256
+
+
+class ImageToPromptLayout(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            search_aliases=["regional prompt", "tiles", "area composition", "image layout"],
+            node_id="ImageToPromptLayout",
+            display_name="Image To Prompt Layout",
+            category=CATEGORY,
+            description=(
+                "Cuts a picture into tiles and gives each tile's prompt its part of the canvas, so "
+                "that things stay where they are. One CONDITIONING for core's samplers. Each tile "
+                "is one more pass of the model on its area."
+            ),
+            inputs=layout_inputs(),
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="CONDITIONING",
+                    tooltip="The prompts of the whole picture and of its tiles, for a sampler.",
+                )
+            ],
+        )
+
+    @classmethod
+    @with_advice
+    def execute(
+        cls,
+        projection: Projection,
+        clip: Any,
+        clip_vision: Any,
+        image: Tensor,
+        tiles: str,
+        mode: str,
+        text: str,
+        text_weight: float,
+        strength: float,
+        whole: float,
+        feather: float,
+    ) -> io.NodeOutput:
+        check_choice(tiles, TILES, "tiles")
+        check_choice(mode, MODES, "mode")
+        check_text(text, "text")
+        factors = [(check_number(text_weight, "text_weight"), check_number(strength, "strength"))]
+        check_share(whole, "whole")
+        check_share(feather, "feather")
+        check_pairing(sd1_projection(projection), clip, clip_vision)
+        pictures = rgb(image, "none")
+        grid = _grid(tiles, pictures)
+
+        def prompt(part: Tensor) -> list:
+            found = image_embeddings(clip_vision, part.split(1), "none", projection.vision)
+            embeddings = torch.cat([projection.apply(v) for v in found])
+            return entries(projection, clip, text, embeddings, factors)
+
+        parts = [prompt(part) for part in grid.cut(pictures)]
+        if mode == MODES[1]:
+            return io.NodeOutput(_shared(grid, parts, host.encode_text(clip, text).eos))
+        masks = grid.masks(*_mask_size(pictures), feather)
+        under = prompt(pictures) if whole > 0 else []
+        under = [[states, {**extras, "strength": float(whole)}] for states, extras in under]
+        return io.NodeOutput(under + _placed(parts, masks))
+
+
+def _grid(tiles: str, pictures: Tensor) -> Grid:
+    if tiles == TILES[0]:
+        return Grid.by_aspect(*pictures.shape[1:3])
+    columns, rows = tiles.split("x")
+    return Grid(int(columns), int(rows))
+
+
+def _mask_size(pictures: Tensor) -> tuple[int, int]:
+    """Height and width of masks in the picture's proportions."""
+    height, width = pictures.shape[1:3]
+    scale = _MASK_SIDE / max(height, width)
+    return math.ceil(scale * height), math.ceil(scale * width)
+
+
+def _placed(parts: list[list], masks: Tensor) -> list:
+    """The tiles' prompts on their masks; the host samples the area around each mask only."""
+    return [
+        [
+            states,
+            {**extras, "mask": mask[None], "mask_strength": 1.0, "set_area_to_bounds": True},
+        ]
+        for part, mask in zip(parts, masks, strict=True)
+        for states, extras in part
+    ]
+
+
+def _shared(grid: Grid, parts: list[list], eos: list[int]) -> list:
+    """One prompt whose slots the tiles share; its pooled output is the first tile's."""
+    made = []
+    for same in zip(*parts, strict=True):  # the same entry of each tile
+        slots = image_slots(eos, same[0][0])
+        made.append([grid.share_slots([states for states, _ in same], slots), same[0][1]])
+    return made
+
+
+NODES = [ImageToPromptLayout]

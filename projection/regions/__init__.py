@@ -1,0 +1,1 @@
+"""Parts of a picture: patches that a mask leaves to CLIP's attention, and tiles of a canvas."""
