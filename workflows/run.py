@@ -116,11 +116,12 @@ def _answers(url: str) -> bool:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Options for texts, SETTINGS and any other value of a workflow; see `settings_of`."""
     parser.add_argument(
-        "--text", action="append", default=[], help="for ImageToPromptEmbed nodes, in order"
+        "--text", action="append", default=[], help="for the nodes that make prompts, in order"
     )
-    for name, place in SETTINGS.items():
+    for name, places in SETTINGS.items():
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=_NUMBERS.get(name, str), help=f"sets {place}")
+        named = " or ".join(places)
+        parser.add_argument(option, type=_NUMBERS.get(name, str), help=f"sets {named}")
     parser.add_argument(
         "--set",
         action="append",

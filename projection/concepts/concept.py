@@ -7,8 +7,8 @@
 
 IP-Composer (Dorfman et al. 2025) projects on the leading directions of such a list; a hard choice
 of their number either cuts a word off or takes what the words share with everything else. Here
-each direction counts by the filter of ridge regression instead (ours); tests/miniature/RESULTS.md
-has the numbers.
+each direction counts by the filter of ridge regression instead (ours). The two were not compared on
+drawn pictures yet; tests/miniature/RESULTS.md has what was measured of the filter.
 """
 
 from __future__ import annotations

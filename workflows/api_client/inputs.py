@@ -6,19 +6,22 @@ import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-# What a setting of the runner stands for.
-SETTINGS: Mapping[str, str] = {
-    "seed": "KSampler.seed",
-    "steps": "KSampler.steps",
-    "cfg": "KSampler.cfg",
-    "width": "EmptyLatentImage.width",
-    "height": "EmptyLatentImage.height",
-    "negative": "CLIPTextEncode.text",
-    "text_weight": "ImageToPromptEmbed.text_weight",
-    "strength": "ImageToPromptEmbed.strength",
-    "checkpoint": "CheckpointLoaderSimple.ckpt_name",
-    "clip_vision": "CLIPVisionLoader.clip_name",
-    "projection_file": "LoadProjection.file",
+# The nodes that make a prompt of pictures and a text.
+PROMPT_NODES = ("ImageToPromptEmbed", "ImageToPromptMix", "ImageToPromptLayout")
+
+# What a setting of the runner stands for: all of these values that a graph has.
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "seed": ("KSampler.seed",),
+    "steps": ("KSampler.steps",),
+    "cfg": ("KSampler.cfg",),
+    "width": ("EmptyLatentImage.width",),
+    "height": ("EmptyLatentImage.height",),
+    "negative": ("CLIPTextEncode.text",),
+    "text_weight": tuple(f"{node}.text_weight" for node in PROMPT_NODES),
+    "strength": tuple(f"{node}.strength" for node in PROMPT_NODES),
+    "checkpoint": ("CheckpointLoaderSimple.ckpt_name",),
+    "clip_vision": ("CLIPVisionLoader.clip_name",),
+    "projection_file": ("LoadProjection.file",),
 }
 
 
@@ -39,8 +42,8 @@ def with_inputs(
     """A copy of an API graph with these values in it.
 
     images: names in the server's input folder, one for each LoadImage node, in the order of
-    node ids. texts: for the ImageToPromptEmbed nodes, in the same order; fewer leave the
-    rest as they are. An OnlineRefine node that keeps texts keeps these. settings: values by a name
+    node ids. texts: for the nodes of PROMPT_NODES, in the same order; fewer leave the rest
+    as they are. An OnlineRefine node that keeps texts keeps these. settings: values by a name
     of SETTINGS or by 'node.input', where the node is an id, or a class or a title and then every
     node of it. Raises InputsError.
     """
@@ -48,29 +51,30 @@ def with_inputs(
     loaders = nodes_of(graph, "LoadImage")
     if images and len(images) != len(loaders):
         raise InputsError(f"expected {len(loaders)} pictures, one per LoadImage; got {len(images)}")
-    embeds = nodes_of(graph, "ImageToPromptEmbed")
-    if len(texts) > len(embeds):
-        raise InputsError(f"expected at most {len(embeds)} texts; got {len(texts)}")
+    prompts = nodes_of(graph, *PROMPT_NODES)
+    if len(texts) > len(prompts):
+        raise InputsError(f"expected at most {len(prompts)} texts; got {len(texts)}")
     for number, image in zip(loaders, images, strict=False):
         graph[number]["inputs"]["image"] = image
-    for number, text in zip(embeds, texts, strict=False):
+    for number, text in zip(prompts, texts, strict=False):
         graph[number]["inputs"]["text"] = text
     for number in nodes_of(graph, "OnlineRefine"):
         if texts and graph[number]["inputs"].get("keep_texts"):
             graph[number]["inputs"]["keep_texts"] = "\n".join(texts)
     for name, value in (settings or {}).items():
-        place = SETTINGS.get(name, name)
-        found = list(_widgets(graph, place))
+        places = SETTINGS.get(name, (name,))
+        found = [widget for place in places for widget in _widgets(graph, place)]
         if not found:
-            raise InputsError(f"the graph has no value {place} (a link cannot be replaced)")
+            named = " or ".join(places)
+            raise InputsError(f"the graph has no value {named} (a link cannot be replaced)")
         for number, widget in found:
             graph[number]["inputs"][widget] = value
     return graph
 
 
-def nodes_of(graph: dict, class_type: str) -> list[str]:
-    """Ids of the nodes of a class, in the order of `node_order`."""
-    found = [number for number, node in graph.items() if node.get("class_type") == class_type]
+def nodes_of(graph: dict, *classes: str) -> list[str]:
+    """Ids of the nodes of these classes, in the order of `node_order`."""
+    found = [number for number, node in graph.items() if node.get("class_type") in classes]
     return sorted(found, key=node_order)
 
 

@@ -1,7 +1,7 @@
 """Jobs from a table, CSV or Parquet: one row a job, columns named as the workflow's inputs.
 
     image, image_2, ...   pictures, beside the table or below the folder of pictures
-    text, text_2, ...     for the ImageToPromptEmbed nodes
+    text, text_2, ...     for the nodes that make prompts of pictures
     name                  the job's name; the first picture's path without this column
     seed, steps, ...      settings of the runner, and any NODE.INPUT
 

@@ -191,5 +191,5 @@ def test_numbers_that_are_not_finite_stop_it_before_anything_changes():
 
 @pytest.mark.parametrize("width, factor", [(96, 1.0), (32, 1.0), (384, 0.5), (768, 8**-0.5)])
 def test_a_step_counts_alike_in_wider_models(width, factor):
-    wide = SimpleNamespace(encoder=SimpleNamespace(text_width=width))
+    wide = SimpleNamespace(context_width=width)
     assert _width_factor(wide, SETTINGS) == pytest.approx(factor)
