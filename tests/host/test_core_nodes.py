@@ -99,6 +99,8 @@ def test_context_windows_take_each_frame_its_row(host, models, projection, pictu
     """The host's windows over a batch of frames, here of four: a frame has its own prompt."""
     import comfy.context_windows
 
+    if not hasattr(comfy.context_windows.IndexListContextHandler, "_build_window_state"):
+        pytest.skip("this host's windows compare all sigmas with a batch's and take none")
     travel = {"images": "travel between images", "frames": "0, 7"}
     frames = run(host, projection, models, pictures[:2], **travel)
     windowed = unet.clone()

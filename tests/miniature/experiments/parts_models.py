@@ -44,7 +44,7 @@ class Bench:
     @classmethod
     def make(cls, paper: bool) -> Bench:
         mini = Miniature.load()
-        closed = closed_projection(mini, NORM)
+        closed = closed_projection(mini.clip, NORM)
         if not paper:
             triples = combinations("train")
             picked = torch.randint(len(triples), (CAPTIONS,), generator=generator_of(31, 1))
