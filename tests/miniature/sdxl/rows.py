@@ -21,7 +21,7 @@ from .sampling import Miniature
 from .slots import edited, placed
 
 PICTURES = (4, 16, 32)
-EDIT_WEIGHT = 0.6
+EDIT_WEIGHTS = (0.6, 1.0, 1.5)
 NORM = 27.5 / 8**0.5  # the paper's length at this width
 GROUND_EDIT, THING_EDIT = "on a {g} background", "a picture of a {t}"
 
@@ -122,7 +122,7 @@ def as_ported(miniature: Miniature, empty: Prompts, v: Tensor) -> Prompts:
 def edit_rows(
     miniature: Miniature, scenes: Scenes, forms: Forms, v: Tensor, seed: int
 ) -> dict[str, Row]:
-    """Another ground, or another thing, by a text of weight .6 on the readings."""
+    """Another ground, or another thing, by a text of three weights on the readings."""
     readings = forms.by_pictures[32]
     states, generator = readings.apply(v), generator_of(seed + 1)
     rows = {}
@@ -134,6 +134,7 @@ def edit_rows(
         wanted = Scenes(**(vars(scenes) | {name: new}))
         asked = zip(wanted.thing.tolist(), wanted.ground.tolist(), strict=True)
         text, ends = miniature.encoders.encode([write(template, *pair) for pair in asked])
-        prompts = edited(states, readings, text, ends, EDIT_WEIGHT)
-        rows[f"edit: another {name}"] = Row(prompts, wanted)
+        for weight in EDIT_WEIGHTS:
+            prompts = edited(states, readings, text, ends, weight)
+            rows[f"edit: another {name}, {weight}"] = Row(prompts, wanted)
     return rows

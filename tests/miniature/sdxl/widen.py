@@ -1,7 +1,7 @@
 """Write the miniature at SDXL's shapes: python tests miniature.sdxl.widen --out FOLDER
 
 One checkpoint as core's loader takes it: U-Net, both text encoders, TAESD. Idle layers share one
-number each, which only the .ckpt format can hold: about 1 GB where a dense file has more than 5.
+number each, which only the .ckpt format can hold: about 1 GB where a dense file has about 4.
 """
 
 from __future__ import annotations
