@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from image_to_prompt.projection import Projection
+from image_to_prompt.projection.families.readings import Readings
 
 from ..drawings.captions import FULL, write
 from ..drawings.joint_space import CUT
 from ..drawings.world import COLOURS, THINGS, Scenes, generator_of, render, sample
 from .encoders import Prompts
 from .models import L_WIDTH
-from .readings import Readings, agreement, states_of
+from .readings import agreement, fit, means, states_of
 from .sampling import Miniature
 from .slots import edited, placed
 
@@ -45,7 +46,7 @@ class Forms:
 
 def forms_of(miniature: Miniature) -> Forms:
     """The readings of all captions of training pairs, with 0 to 32 mean training pictures."""
-    plain = Readings.fit(miniature.encoders)
+    plain = fit(miniature.encoders)
     pictures = render(sample(max(PICTURES), "train", generator_of(81)))
     v = F.normalize(miniature.image_embeds(pictures), dim=-1)
     by_pictures = {count: plain.with_pictures(v[:count]) for count in PICTURES}
@@ -99,7 +100,7 @@ def picture_rows(miniature: Miniature, forms: Forms, v: Tensor) -> dict[str, Pro
         "pooled only": Prompts(null.context, whole.pooled),
         "cross-attention only": Prompts(whole.context, null.pooled),
         "27.5 in all slots": as_ported(miniature, empty, v),
-        "mean state": placed(best.means(len(v)), empty, end),
+        "mean state": placed(means(best, len(v)), empty, end),
         "null": null,
     }
 

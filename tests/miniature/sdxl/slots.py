@@ -10,8 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from image_to_prompt.projection.families.readings import Readings
+
 from .encoders import Prompts
-from .readings import KINDS, Readings
+from .readings import KINDS
 
 RULES = ("P1", "P2", "P3")
 
@@ -39,7 +41,7 @@ def edited(
     states: dict[str, Tensor], readings: Readings, text: Prompts, ends: Tensor, weight: float
 ) -> Prompts:
     """Prompts (N) from pictures' states and N texts: e + a (T - offset), pads each by its own T."""
-    offsets = {kind: readings.maps[kind].offset for kind in KINDS}
+    offsets = {kind: readings.readings[kind].offset for kind in KINDS}
     end, pad, end_offset, pad_offset = (
         torch.cat([part[f"l.{place}"], part[f"g.{place}"]], dim=-1)
         for part in (states, offsets)

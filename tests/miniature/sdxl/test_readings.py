@@ -1,59 +1,69 @@
-"""Readings of pictures for SDXL, and the slots they stand in."""
+"""Readings of pictures for SDXL at the narrow widths, and the slots they stand in."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from . import readings, slots
+from image_to_prompt.projection.families.least_squares import fit_readings
+from image_to_prompt.projection.families.readings import Readings
+from image_to_prompt.projection.families.slots import EncodedPrompt, picture_prompt
+
+from . import models, readings, slots
 from .test_conditions import random_prompts
 
+WIDTHS = dict(zip(readings.KINDS, (96, 96, 64, 64, 64), strict=True))
 
-def fitted() -> tuple[readings.Readings, torch.Tensor, dict[str, torch.Tensor]]:
-    """Readings of states that are linear in 400 random embeddings, one channel far larger."""
+
+def fitted() -> tuple[Readings, Tensor]:
+    """Readings of states that are linear in 400 random embeddings, and the embeddings."""
     g = torch.Generator().manual_seed(4)
     joint = F.normalize(torch.randn(400, 96, generator=g) + 1, dim=-1)
-    widths = dict(zip(readings.KINDS, (96, 96, 64, 64, 64), strict=True))
-    states = {}
-    for kind, width in widths.items():
-        scale = torch.ones(width)
-        scale[3] = 200
-        states[kind] = (joint @ torch.randn(96, width, generator=g) + 0.3) * scale
-    centre = joint.mean(dim=0)
-    maps = {kind: readings.Reading.fit(joint - centre, y) for kind, y in states.items()}
-    return readings.Readings(maps, centre), joint, states
+    states = {kind: joint @ torch.randn(96, width, generator=g) for kind, width in WIDTHS.items()}
+    return fit_readings(readings.FAMILY, joint, states), joint
 
 
-def test_readings_recover_linear_states_up_to_their_length():
-    form, joint, states = fitted()
-    for kind, found in form.apply(joint).items():
-        offset, scale = form.maps[kind].offset, form.maps[kind].scale
-        cosine = F.cosine_similarity((found - offset) / scale, (states[kind] - offset) / scale)
-        assert cosine.mean() > 0.98, kind
-        lengths = ((found - offset) / scale).norm(dim=-1)
-        assert torch.allclose(lengths, torch.full_like(lengths, form.maps[kind].spread), rtol=1e-3)
+def test_states_by_kind_are_the_end_token_the_mean_pad_and_pooled():
+    prompts, ends = random_prompts(3), torch.tensor([4, 75, 1])
+    states = readings.states_of(prompts, ends)
+    assert {kind: value.shape[1] for kind, value in states.items()} == WIDTHS
+    both = torch.cat([states["l.eos"], states["g.eos"]], dim=-1)
+    assert torch.equal(both, prompts.context[torch.arange(3), ends])
+    assert torch.allclose(states["l.pad"][1], prompts.context[1, 76, : models.L_WIDTH])
+    mean = prompts.context[0, 5:].mean(dim=0)
+    assert torch.allclose(states["g.pad"][0], mean[models.L_WIDTH :], atol=1e-5)
+    assert torch.equal(states["pooled"], prompts.pooled)
 
 
-def test_a_constant_of_all_pictures_does_not_matter():
-    form, joint, _ = fitted()
-    gap = torch.randn(96, generator=torch.Generator().manual_seed(6))
-    near, far = form.with_pictures(joint), form.with_pictures(joint + gap)
-    kept = far.centre.norm() / (joint + gap).mean(dim=0).norm()
-    assert kept > 0.99  # so many pictures: hardly shrunk
-    a, b = near.apply(joint)["l.eos"], far.apply(joint + gap)["l.eos"]
-    offset = form.maps["l.eos"].offset
-    assert F.cosine_similarity(a - offset, b - offset).mean() > 0.99
+@pytest.mark.parametrize("rule, pads", [("P1", "EOS"), ("P2", "picture"), ("P3", "text encoder")])
+def test_slots_are_those_of_the_library(rule, pads):
+    form, joint = fitted()
+    empty, end = random_prompts(1, 8), torch.tensor([1])
+    found = slots.placed(form.apply(joint[:3]), empty, end, rule)
+    context, pooled = picture_prompt(form, joint[:3], encoded_prompt(empty, 1), pads=pads)
+    assert torch.allclose(found.context, context, atol=1e-5)
+    assert torch.allclose(found.pooled, pooled, atol=1e-5)
 
 
-def test_the_mean_of_two_different_pictures_is_shrunk():
-    form, joint, _ = fitted()
-    two = torch.stack([F.normalize(joint[0] - joint[1], dim=0), -joint[0]])
-    assert form.with_pictures(two).centre.norm() < two.mean(dim=0).norm()
+def test_edits_are_those_of_the_library():
+    form, joint = fitted()
+    text, end = random_prompts(1, 9), torch.tensor([5])
+    found = slots.edited(form.apply(joint[:3]), form, text.expand(3), end.expand(3), 0.6)
+    context, pooled = picture_prompt(form, joint[:3], encoded_prompt(text, 5), 0.6)
+    assert torch.allclose(found.context, context, atol=1e-4)
+    assert torch.allclose(found.pooled, pooled, atol=1e-4)
+
+
+def encoded_prompt(prompts, end: int) -> EncodedPrompt:
+    """One prompt as the library takes it."""
+    first, second = prompts.context.split([models.L_WIDTH, models.G_WIDTH], dim=-1)
+    return EncodedPrompt({"l": first, "g": second}, {"l": [end], "g": [end]}, prompts.pooled)
 
 
 def test_slot_rules_differ_behind_the_end_token_only():
-    form, joint, _ = fitted()
+    form, joint = fitted()
     text, ends = random_prompts(1, 8), torch.tensor([4])
     states = form.apply(joint[:3])
     by_rule = {rule: slots.placed(states, text, ends, rule) for rule in slots.RULES}
@@ -71,12 +81,12 @@ def test_slot_rules_differ_behind_the_end_token_only():
 
 
 def test_an_edit_of_weight_0_is_the_picture_behind_the_texts_words():
-    form, joint, _ = fitted()
+    form, joint = fitted()
     text, ends = random_prompts(2, 9), torch.tensor([3, 5])
     states = form.apply(joint[:2])
     plain, edit = slots.placed(states, text, ends), slots.edited(states, form, text, ends, 0.0)
     assert torch.equal(plain.context, edit.context) and torch.equal(plain.pooled, edit.pooled)
     more = slots.edited(states, form, text, ends, 0.6)
-    wanted = states["pooled"] + 0.6 * (text.pooled - form.maps["pooled"].offset)
+    wanted = states["pooled"] + 0.6 * (text.pooled - form.readings["pooled"].offset)
     assert torch.allclose(more.pooled, wanted)
     assert torch.equal(more.context[0, :3], text.context[0, :3])
