@@ -56,7 +56,7 @@ def _tiles() -> list[io.Input]:
             tooltip=(
                 "areas: each tile's prompt acts on its part of the canvas, at one more pass of the "
                 "model a tile. slots: the tiles share the slots of one prompt, at no cost; what "
-                "they show is kept, not where."
+                "they show is mixed, and places are lost."
             ),
         ),
     ]

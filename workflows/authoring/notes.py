@@ -118,8 +118,8 @@ of the whole picture under all of them.
 - **tiles**: choose them so that each holds one thing: `2x1` is left and right.
 - Give **Empty Latent Image** the proportions of the picture, so that tiles keep theirs.
 - **whole**: higher joins the tiles better, lower keeps them apart.
-- Each tile is one more pass of the model on its area. **mode** `slots` costs nothing and keeps what
-  the tiles show, not where.
+- Each tile is one more pass of the model on its area. **mode** `slots` costs nothing, mixes what
+  the tiles show and keeps no places.
 {_FILES}"""
 
 BLOCKS = f"""## Style here, composition there
