@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...projection import CONCEPTS
 from ..host.api import io
 from ..inputs.embed_inputs import embed_inputs
+from ..types import PROJECTION
 
 FROM_B, ONLY, WITHOUT = "take from image_b", "only this", "all but this"
 MODES = (FROM_B, ONLY, WITHOUT)
@@ -15,10 +16,27 @@ CHOICES = (*CONCEPTS, OWN_WORDS)
 def mix_inputs() -> list[io.Input]:
     """In their order, which saved graphs rely on."""
     shared = {each.id: each for each in embed_inputs()}
-    first = (shared[name] for name in ("projection", "clip", "clip_vision"))
     last = (shared[name] for name in ("text", "text_weight", "strength", "crop", "blend"))
     picture = io.Image.Input("image_a", tooltip="The picture, or a batch of pictures.")
-    return [*first, picture, *_concept_inputs(), *last, *_optional_inputs()]
+    return [*_models(), picture, *_concept_inputs(), *last, *_optional_inputs()]
+
+
+def _models() -> list[io.Input]:
+    return [
+        PROJECTION.Input("projection", tooltip="From Load Projection, for SD 1.x."),
+        io.Clip.Input(
+            "clip",
+            tooltip=(
+                "The text encoder of the SD 1.x checkpoint. Gives the text, the start token and "
+                "the empty prompt, and encodes the words. CLIP Set Last Layer acts on the text; "
+                "the picture is always a last-layer state."
+            ),
+        ),
+        io.ClipVision.Input(
+            "clip_vision",
+            tooltip="The vision encoder of the same CLIP: for SD 1.x clip-vit-large-patch14.",
+        ),
+    ]
 
 
 def _concept_inputs() -> list[io.Input]:

@@ -47,7 +47,7 @@ class ImageToPromptMix(io.ComfyNode):
             description=(
                 "Takes only the style, the colours, the place, the subject, or what your own "
                 "words name, from a picture: into another picture's prompt, alone, or left out. "
-                "Plain CONDITIONING, without training."
+                "Plain CONDITIONING for SD 1.x, without training."
             ),
             inputs=mix_inputs(),
             outputs=[

@@ -27,9 +27,9 @@ def _sources() -> list[io.Input]:
             optional=True,
             tooltip=(
                 "For SDXL and SD 2.x, or a gap above 0: 8 or more pictures of any kind, better 16 "
-                "to 32, as a batch or from a folder. "
-                "What they have in common is taken out of every picture. Without them the first "
-                "direction of CLIP's own visual projection is taken out. Needs clip_vision."
+                "to 32, as a batch or from a folder. Their mean is taken out of every picture; a "
+                "gap needs 8 for it. Without them the first direction of CLIP's own visual "
+                "projection is taken out. Needs clip_vision."
             ),
         ),
     ]

@@ -28,7 +28,7 @@ def layout_inputs() -> list[io.Input]:
 
 def _sockets() -> list[io.Input]:
     return [
-        PROJECTION.Input("projection", tooltip="From Load Projection, for the same CLIP."),
+        PROJECTION.Input("projection", tooltip="From Load Projection, for SD 1.x."),
         io.Clip.Input("clip", tooltip="The text encoder of the SD 1.x checkpoint."),
         io.ClipVision.Input("clip_vision", tooltip="The vision encoder of the same CLIP."),
         io.Image.Input(
@@ -45,8 +45,8 @@ def _tiles() -> list[io.Input]:
             options=list(TILES),
             default=TILES[0],
             tooltip=(
-                "Columns x rows. by aspect: squares along the longer side of a wide or tall "
-                "picture, 2x2 for others. Choose tiles that each hold one thing."
+                "Columns x rows. by aspect: nearly square tiles along the longer side of a wide or "
+                "tall picture, 2x2 for others. Choose tiles that each hold one thing."
             ),
         ),
         io.Combo.Input(

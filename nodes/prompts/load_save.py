@@ -43,8 +43,8 @@ class SavePrompt(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Saves what a picture became into models/prompts, as a .safetensors file of 4 KB "
-                "for a picture alone, so that a workflow can be shared without the picture. Load "
-                "Prompt lists it."
+                "for a picture alone, so that a workflow can be shared without the picture. SD "
+                "1.x. Load Prompt lists it."
             ),
             inputs=[
                 io.Conditioning.Input(
@@ -57,7 +57,7 @@ class SavePrompt(io.ComfyNode):
                 ),
                 PROJECTION.Input(
                     "projection",
-                    tooltip="The projection that made it; its CLIP is named in the file.",
+                    tooltip="The projection that made it, for SD 1.x; the file names its CLIP.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -97,7 +97,7 @@ class LoadPrompt(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Loads a prompt that Save Prompt wrote, as plain CONDITIONING: a picture's prompt "
-                "without the picture, CLIP vision and projection. Add a text to steer it."
+                "without the picture, CLIP vision and projection. Add a text to steer it. SD 1.x."
             ),
             inputs=[
                 io.Combo.Input(

@@ -34,8 +34,8 @@ class ImageToPromptBlocks(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Gives the picture's prompt to some cross-attention blocks of the U-Net and a base "
-                "prompt to the others: its style here, its composition there. The CONDITIONING "
-                "carries this as a hook; the MODEL stays as it is. SD 1.x and SDXL."
+                "prompt to the others, with presets named style and composition. The CONDITIONING "
+                "carries this as a hook; the MODEL stays as it is. SD 1.x, SD 2.x and SDXL."
             ),
             inputs=[
                 io.Conditioning.Input(

@@ -36,7 +36,7 @@ class ImageToPromptLayout(io.ComfyNode):
             description=(
                 "Cuts a picture into tiles and gives each tile's prompt its part of the canvas, so "
                 "that things stay where they are. One CONDITIONING for core's samplers. Each tile "
-                "is one more pass of the model on its area."
+                "is one more pass of the model on its area. SD 1.x."
             ),
             inputs=layout_inputs(),
             outputs=[
