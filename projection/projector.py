@@ -47,7 +47,7 @@ class Projection:
     bias: (D,) float32 or None, added to M v with v of length 1.
     residual: a trained correction of the prompt embedding, part of `apply`.
     vision: deep prompts; image embeddings must then come from `encode_pictures` with them.
-    cross_attention: changes of the U-Net's cross-attentions, for whoever runs it.
+    cross_attention: changes of linear layers in the U-Net's transformer blocks.
     centred: the form that closes the gap between pictures and texts; None or gap 0 is SD-IPC.
     readings: what pictures become for SD 2.x or SDXL, see `families`; `apply` is for SD 1.x alone.
     Raises ImageToPromptError if the parts do not fit together.

@@ -123,7 +123,7 @@ def _first_inputs() -> list[io.Input]:
             tooltip=(
                 "For a batch. one prompt per image: image i steers latent i of the batch. "
                 "one prompt from all: their mean, one prompt for everything. slots shared, for SD "
-                "1.x: each picture keeps its own meaning in its share of the prompt's 76 slots. "
+                "1.x: each picture has its own share of the prompt's 76 slots. "
                 "travel between images: one row a frame, from picture to picture, see frames."
             ),
         ),

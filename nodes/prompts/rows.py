@@ -53,6 +53,10 @@ def entries(
 
 
 def check_pairing(projection: Projection, clip: Any, clip_vision: Any) -> None:
+    """Raise ImageToPromptError unless both models have the widths of the projection's CLIP.
+
+    A vision model of these widths with other weights is named in the log.
+    """
     encoder = projection.encoder
     check_socket(clip, "clip")
     host.check_clip(clip, encoder.text_width, encoder.name)

@@ -28,7 +28,7 @@ SHRINKAGE = 0.1  # t; .1, .2 and .3 were tried
 
 @dataclass(frozen=True, eq=False)
 class Concept:
-    """The part of an image embedding that a list of words speaks of. Immutable.
+    """The directions in which a list of words differs, with their filter. Immutable.
 
     directions: (K, J) float32, orthonormal rows, joint CLIP space. shares: (K,) float32, g_k from
     0 to 1, descending.
@@ -62,11 +62,14 @@ class Concept:
         return int((self.shares >= 0.5).sum())
 
     def part(self, image_embeds: Tensor) -> Tensor:
-        """x G (B, J): what the embeddings (B, J) hold of the concept."""
+        """x G (B, J): the concept's part of embeddings x (B, J), joint CLIP space.
+
+        Raises ImageToPromptError for another width.
+        """
         return self._filtered(image_embeds, self.shares)
 
     def whole_part(self, image_embeds: Tensor) -> Tensor:
-        """x (2 G - G^2) (B, J): as `part`, applied once more to what it leaves.
+        """x (2 G - G^2) (B, J): `part`, and `part` of the rest; shapes and errors are the same.
 
         Where the concept is to be left out, G alone leaves a tenth of its strongest direction.
         """

@@ -23,8 +23,9 @@ from .concept import Concept
 def swap(image_embeds: Tensor, others: Tensor, concept: Concept, amount: float = 1.0) -> Tensor:
     """Image embeddings (B, J) whose concept is that of other images.
 
-    image_embeds: (B, J), joint CLIP space, not normalised. others: (B, J) or (1, J). amount 0
-    gives `image_embeds` back. Raises ImageToPromptError for unfit shapes or amounts.
+    image_embeds, others: (B, J), joint CLIP space, of any length; others may be (1, J). amount: p,
+    0..1; 0 gives `image_embeds` back. The result is not normalised. Raises ImageToPromptError for
+    unfit shapes or amounts.
     """
     if len(others) not in (1, len(image_embeds)):
         raise ImageToPromptError(
@@ -39,9 +40,9 @@ def only(
 ) -> Tensor:
     """Image embeddings (B, J) of which the concept alone is left beside the mean picture.
 
-    image_embeds: (B, J), joint CLIP space, not normalised. direction: c (J,) of the mean picture,
-    of length 1, of either sign (`Centred.direction`, `visual_direction`); None: no mean. amount 0
-    gives `image_embeds` back.
+    image_embeds: (B, J), joint CLIP space, of any length. direction: c (J,) of the mean picture, of
+    length 1, of either sign (`Centred.direction`, `visual_direction`); None: no mean. amount, the
+    result and errors are those of `swap`.
     """
     x = _unit(image_embeds)
     deviation = x - _mean_part(x, direction)

@@ -1,4 +1,4 @@
-"""Prompts of SD 1.x in a training run: the closed form's embedding in every EOS slot."""
+"""Prompts of SD 1.x in a training run: the image's embedding in every slot from EOS on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .prompt_form import EmbedsImages, Prompts
 
 @dataclass(frozen=True, eq=False)
 class ClosedFormPrompts:
-    """Prompts of SD 1.x: an embedding is e (D,), last-layer text state, in every EOS slot.
+    """Prompts of SD 1.x: e (D,), last-layer text state, in every slot from the first EOS on.
 
     null: of the empty prompt, without pooled. centred: of the projection, see `edit`.
     """

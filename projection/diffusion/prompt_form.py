@@ -4,7 +4,7 @@
     SD 2.x, SDXL    one state per kind of slot and text encoder, pooled; see `families.slots`
 
 Which of the two a projection needs is known from the projection. The loss asks a form for prompts,
-and knows no model family.
+and does not depend on the model family.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from ..data.encoded_prompts import EncodedPrompts
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """B prompts. states: (B, 77, D); pooled: (B, P), or None where the U-Net reads none."""
+    """B prompts. states: (B, 77, D), text states as the U-Net reads them.
+
+    pooled: (B, P), or None where the U-Net reads none.
+    """
 
     states: Tensor
     pooled: Tensor | None = None
@@ -46,7 +49,7 @@ class Prompts:
 
 
 def joined(prompts: Sequence[Prompts]) -> Prompts:
-    """All of these prompts, in their order."""
+    """All of these prompts along B, in their order; all of them with pooled, or none."""
     vectors = [each.pooled for each in prompts if each.pooled is not None]
     return Prompts(
         torch.cat([each.states for each in prompts]), torch.cat(vectors) if vectors else None

@@ -19,7 +19,8 @@ _EMPTY_EOS = 1  # of the empty prompt: the position behind SOS
 class ReadingPrompts:
     """Prompts of a model family: an embedding is the image embedding (J,), joint CLIP space.
 
-    null: of the empty prompt; with pooled only where the U-Net reads it.
+    readings: of a projection for that family. null: of the empty prompt; with pooled only where
+    the U-Net reads it.
     """
 
     readings: Readings

@@ -27,7 +27,7 @@ from .readings import Readings
 
 DAMPING = 0.1
 MIN_CAPTIONS = 100
-# Below it a reading says little of what a caption says: the encoder, or its captions, are unfit.
+# Below it the readings explain too little of captions' states: encoder or captions are unfit.
 MIN_R_SQUARED = 0.3
 HELD_OUT = 8  # every so many captions
 _DO = "Encode more and broader captions with the text encoders of the model."

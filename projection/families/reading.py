@@ -6,8 +6,8 @@
     offset: mean state of captions (D,)      scale: each channel's standard deviation (D,)
     spread: mean length of captions' deviations from the offset, in units of scale
 
-The least-squares map shrinks what captions say little about; the length that is set afterwards
-undoes the shrinkage and keeps the large common part. It is measured in each channel's own
+The least-squares map shrinks directions that it explains badly; setting the length afterwards
+undoes the shrinkage, and the offset stays whole. The length is measured in each channel's own
 standard deviation, since a few channels of states without LayerNorm are far larger than all others
 and would decide it alone.
 """

@@ -4,7 +4,8 @@
 
 It is the rule of `conditioning.apply_strength` with the base in place of the empty prompt, block
 by block. That blocks differ in what they take from a prompt: P+ (Voynov et al. 2023), InstantStyle
-(Wang et al. 2024). The presets are those that users of IPAdapter_plus know by these names.
+(Wang et al. 2024). The presets are those of IPAdapter_plus by name and block; that they part style
+and composition is not confirmed here, see tests/miniature/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def parse_block_weights(text: str, width: int) -> BlockWeights:
     """Weights from 'input 4: 1, output 3-5: 0.5, rest: 0', '3: 1, 6: 0.5' or a list of numbers.
 
     Numbers without a name count the blocks in the order in which the U-Net runs them, from 0; a
-    list has one for each. Raises ImageToPromptError.
+    list has one for each. width: D of the prompt. Raises ImageToPromptError for texts of another
+    form, block numbers that the width does not have, and weights beyond -10 to 10.
     """
     entries = [entry.strip().lower() for entry in re.split(r"[,;\n]", text) if entry.strip()]
     if not entries:

@@ -2,9 +2,9 @@
 
     [SOS, e_1, e_2, e_1, e_3, ...]        picture i has w_i / sum(w) of the slots
 
-A U-Net's cross-attention has no order of slots, so each picture keeps its own meaning instead of
-giving way to a mean. Slots are given out from the last one on by the divisor rule of Webster and
-Sainte-Lague: whatever a text leaves of them is shared in the same proportion.
+A U-Net's cross-attention has no order of slots, so pictures need not be averaged before it: each
+keeps vectors of its own. Slots are given out from the last one on by the divisor rule of Webster
+and Sainte-Lague: whatever a text leaves of them is shared in the same proportion.
 
 A weight below 0 subtracts, about the common part o of a centred projection (zero without one):
 

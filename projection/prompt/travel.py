@@ -29,7 +29,8 @@ _TINY = 1e-7
 def travel(embeddings: Tensor, frames: Sequence[int], common: Tensor | None = None) -> Tensor:
     """Prompt embeddings (F, D), one a frame from 0 to the last key frame.
 
-    embeddings: (K, D), one for each key frame, finite and not zero. frames: K whole numbers >= 0
+    embeddings: (K, D), one for each key frame, finite and not zero: last-layer text states,
+    or for readings image embeddings, joint CLIP space, of length 1. frames: K whole numbers >= 0
     that rise. common: (D,), the centre of the sphere, `Centred.common`; None is zero. At a key
     frame the result is that key's embedding bit for bit. Raises ImageToPromptError for
     embeddings that are none, zero or not finite, key frames that do not fit, or neighbours that

@@ -30,7 +30,7 @@ def patch_weights(mask: Tensor, patch: int) -> Tensor:
     """Share of each patch that a mask covers, (B, P), in the order of the patches.
 
     mask: (B, S, S), 0..1, at the size that the vision transformer reads; patch: side of a patch
-    in pixels. Pixels behind the last whole patch are dropped, as the patch embedding does.
+    in pixels. Pixels behind the last whole patch are dropped, as in the patch embedding.
     """
     return F.avg_pool2d(mask[:, None].float(), patch).flatten(1)
 

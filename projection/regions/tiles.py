@@ -1,4 +1,8 @@
-"""Tiles of a picture and of the canvas, with feathered borders that add up to one everywhere."""
+"""Tiles of a picture and of the canvas, with feathered borders that add up to one everywhere.
+
+Each mask is a product of two trapezia, one along each side; together they are a partition of unity
+(ours).
+"""
 
 from __future__ import annotations
 
@@ -66,8 +70,8 @@ class Grid:
     def share_slots(self, prompts: Sequence[Tensor], slots: Tensor) -> Tensor:
         """One prompt (B, L, D) whose slots are shared out equally, tile after tile.
 
-        prompts: of each tile, (B, L, D), equal outside of `slots`. slots: mask (L,) of the slots
-        that a picture takes, at least as many as tiles.
+        prompts: of each tile, (B, L, D), text states, equal outside of `slots`. slots: mask (L,)
+        of the slots that a picture takes, at least as many as tiles.
         """
         place = slots.cumsum(0) - 1  # of each slot among those that are shared
         owner = torch.div(place * len(self), int(slots.sum()), rounding_mode="floor")

@@ -101,7 +101,7 @@ As *refine_and_vary*, with a text that changes what was learnt.
 
 MIX_TWO_PICTURES = f"""## One picture with the style of another
 
-The upper picture keeps all but its style, which comes from the lower one.
+The prompt is the upper picture's with the style of the lower one. Not yet judged on a real model.
 
 - **concept**: style, colours, place or subject; `own words` takes what your list in **words**
   names, like `oak, birch, pine, beech, willow`.
@@ -127,7 +127,8 @@ BLOCKS = f"""## Style here, composition there
 The picture's prompt acts in some blocks of the U-Net, the text in the others. The model stays as it
 is.
 
-- **preset** `style`: the picture's style on what the text says. `composition`: the other way round.
+- **preset** `style` is meant for the picture's style on what the text says, `composition` for the
+  other way round. The blocks are those of IPAdapter_plus; not yet judged on a real model.
 - **preset** `custom` with **weights**, for instance `output 3-8: 1, rest: 0.2`.
 - Connect the text's own prompt to **base**; a negative needs no such node.
 {_FILES}"""
