@@ -16,7 +16,12 @@ from pathlib import Path
 import pytest
 
 from image_to_prompt.workflows.authoring import build
-from image_to_prompt.workflows.authoring.node_specs import CHECKPOINT, CLIP, NODE_SPECS
+from image_to_prompt.workflows.authoring.node_specs import (
+    CHECKPOINT,
+    CLIP,
+    NODE_SPECS,
+    SDXL_CHECKPOINT,
+)
 from image_to_prompt.workflows.comfyui import hosts, server
 
 try:
@@ -43,6 +48,7 @@ PAGES = sorted(path for path in build.files() if path.parent == Path("."))
 # What the workflows ask for; the last is what the one before it leaves behind.
 MODEL_FILES = (
     ("checkpoints", CHECKPOINT),
+    ("checkpoints", SDXL_CHECKPOINT),
     ("clip_vision", CLIP),
     ("projections", "fitted_00001_.safetensors"),
 )
@@ -93,7 +99,7 @@ def url(host_path, tmp_path_factory):
         (base / "user" / "default" / name).touch()
     (base / "user" / "default" / "comfy.templates.json").write_text("[]")
     for kind, name in MODEL_FILES:
-        (base / "models" / kind).mkdir(parents=True)
+        (base / "models" / kind).mkdir(parents=True, exist_ok=True)
         (base / "models" / kind / name).touch()
     for folder in (base / "input", base / "input" / "pictures"):
         folder.mkdir()
