@@ -173,7 +173,7 @@ WEIGHTS = [
     ),
     *(
         _embed(
-            f"image_weights {text!r}",
+            f"image_weights {text!r}, {images}",
             ("2 finite weights", "one per image", "image_weights"),
             image_weights=text,
             images=images,
