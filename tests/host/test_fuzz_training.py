@@ -96,6 +96,16 @@ def kind(tools, node: str, inputs: dict) -> Kind:
     return Kind(node, 1.0, make)
 
 
+@pytest.fixture
+def one_thread():
+    """Several threads on busy cores wait by spinning, which counts as CPU time of an input."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_generated_values_are_refused_clearly_or_trained_with(tools, host, monkeypatch, tmp_path):
     monkeypatch.setattr(host.nodes.refine, "REFINE", {PRESET: QUICK})
     monkeypatch.setattr(host.nodes.fit, "FIT", {PRESET: QUICK})
