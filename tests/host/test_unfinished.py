@@ -10,6 +10,7 @@ import os
 import pytest
 import torch
 
+from image_to_prompt.projection.diffusion.prompt_form import Prompts
 from image_to_prompt.tests.host import small_unet
 from image_to_prompt.tests.host.training_tools import QUICK, ending, make_tools
 
@@ -115,7 +116,7 @@ def test_a_fit_with_another_text_encoder_leaves_the_first_one_be(tools, folder, 
     begin(tools)
     [first] = folder.iterdir()
     content = first.read_bytes()
-    null = host_null(tools) + 1
+    null = Prompts(host_null(tools) + 1, None)
     monkeypatch.setattr("image_to_prompt.nodes.training.session.Models.null_prompt", lambda _: null)
     begin(tools)
     assert first.read_bytes() == content and len(os.listdir(folder)) == 2
@@ -189,7 +190,7 @@ def test_a_spoilt_file_of_an_unfinished_fit_is_not_in_the_way(tools, folder, cap
 def test_a_fit_begun_by_another_number_of_threads_goes_on(tools, folder, monkeypatch):
     """Its encoded texts and images differ by rounding."""
     begin(tools)
-    null = host_null(tools) * (1 + 1e-6)
+    null = Prompts(host_null(tools) * (1 + 1e-6), None)
     monkeypatch.setattr("image_to_prompt.nodes.training.session.Models.null_prompt", lambda _: null)
     assert steps_of(tools) == 3
     assert not os.listdir(folder)
