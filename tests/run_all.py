@@ -2,6 +2,7 @@
 
 A host's tests need the host's own packages, so they run in its Python, with pytest added in an
 environment of ours under build/ that only borrows the host's packages and never changes them.
+Several hosts share the cores and run at the same time; what they say comes when all have ended.
 The last lines say what passed, and what could not be run and why.
 """
 
@@ -10,17 +11,23 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import IO
 
 from image_to_prompt.tests import lint
 from image_to_prompt.workflows.comfyui import hosts
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "tests"
+HOST = "IMAGE_TO_PROMPT_HOST"  # names the host's folder to tests/host
 
 
 @dataclass
@@ -39,15 +46,14 @@ class Result:
 
 def main(arguments: list[str]) -> int:
     BUILD.mkdir(parents=True, exist_ok=True)
+    # A shell lets what it starts behind it ignore Control-C, and tests of Control-C inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     search = hosts.search()
     lint_failed = lint.main() != 0
     # Where a host exists its tests run inside it; without one they are all skipped and counted.
     here = ["tests", "--ignore=tests/host"] if search.hosts else ["tests"]
     results = [run("without ComfyUI", sys.executable, [*here, *arguments])]
-    for host in search.hosts:
-        print(f"\n=== {host}", flush=True)
-        python = borrowing_environment(host)
-        results.append(run(str(host), python, ["tests/host", *arguments], host.folder))
+    results += run_hosts(search.hosts, ["tests/host", *arguments])
     print("\n" + "\n".join(str(result) for result in results))
     for problem in search.problems:
         print(f"Host tests could not be run: {problem}")
@@ -58,13 +64,44 @@ def main(arguments: list[str]) -> int:
     return 1 if failed or not passed else 0
 
 
-def run(where: str, python: str | Path, arguments: list[str], host: Path | None = None) -> Result:
-    """One pytest run, shown as it goes; a run that dies counts as one failure."""
+def run_hosts(found: Sequence[hosts.Host], arguments: list[str]) -> list[Result]:
+    """The same tests inside each host: one as it goes, several at once on equal shares of cores."""
+    pythons = [borrowing_environment(host) for host in found]
+    if len(found) < 2:
+        return [
+            run(str(host), python, arguments, {HOST: str(host.folder)})
+            for host, python in zip(found, pythons, strict=True)
+        ]
+    threads = str(max(1, (os.cpu_count() or 1) // len(found)))
+    logs = [BUILD / f"{host.version}-{place}.log" for place, host in enumerate(found)]
+    print(f"\ntests in {len(found)} ComfyUIs; see {', '.join(map(str, logs))}", flush=True)
+
+    def one(host: hosts.Host, python: Path, log: Path) -> Result:
+        settings = {HOST: str(host.folder), "OMP_NUM_THREADS": threads}
+        with log.open("w", encoding="utf-8") as out:
+            return run(str(host), python, arguments, settings, out)
+
+    with ThreadPoolExecutor(len(found)) as pool:
+        results = list(pool.map(one, found, pythons, logs))
+    for host, log in zip(found, logs, strict=True):
+        print(f"\n=== {host}\n{log.read_text(encoding='utf-8', errors='replace')}", flush=True)
+    return results
+
+
+def run(
+    where: str,
+    python: str | Path,
+    arguments: list[str],
+    settings: Mapping[str, str] = MappingProxyType({}),
+    out: IO[str] | None = None,
+) -> Result:
+    """One pytest run, shown as it goes or written to `out`; one that dies counts as a failure."""
     report = BUILD / f"{re.sub(r'[^A-Za-z0-9.]+', '-', where)}.xml"
     report.unlink(missing_ok=True)
-    environment = dict(os.environ, **({"IMAGE_TO_PROMPT_HOST": str(host)} if host else {}))
     command = [str(python), "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
-    finished = subprocess.run(command, cwd=ROOT, env=environment)
+    finished = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **settings}, stdout=out, stderr=out
+    )
     if not report.exists():
         return Result(where, 0, 1, {})
     result = read_report(where, report)

@@ -26,7 +26,7 @@ from ..host.api import io
 from ..host.text import eos_states
 from ..host.vision import image_embeddings
 from ..inputs.advice import with_advice
-from ..inputs.checks import check_choice, check_number, check_text, rgb
+from ..inputs.checks import check_choice, check_number, check_share, check_text, rgb
 from ..inputs.embed_inputs import CROPS
 from ..prompts.entries import entries_of, prompt_of, sd1_projection
 from ..prompts.rows import check_pairing
@@ -87,7 +87,7 @@ class ImageToPromptMix(io.ComfyNode):
         check_number(text_weight, "text_weight")
         check_number(strength, "strength")
         check_text(text, "text")
-        amount = _amount(amount)
+        check_share(amount, "amount")
         check_pairing(sd1_projection(projection), clip, clip_vision)
         listed = _words(concept, words)
         pictures = _pictures(image_a, image_b if mode == FROM_B else None, mode, crop)
@@ -100,13 +100,6 @@ class ImageToPromptMix(io.ComfyNode):
         found = torch.cat([projection.apply(v) for v in embeds[0].split(1)])
         prompt = prompt_of(projection, found)
         return io.NodeOutput(entries_of(prompt, clip, text, text_weight, strength, blend))
-
-
-def _amount(amount: Any) -> float:
-    number = check_number(amount, "amount")
-    if not 0 <= number <= 1:
-        raise ImageToPromptError("an amount from 0 to 1", f"{number:g}", "Correct amount.")
-    return number
 
 
 def _words(concept: str, words: str) -> tuple[str, ...]:

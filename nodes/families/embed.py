@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,15 +19,12 @@ from ...projection import (
     pooled_strength,
     spherical_mean,
 )
-from ...projection.closed_form.clip_identity import fingerprint
 from ...projection.prompt.travel import travel
-from ..host import api as host
 from ..host.families.clip import check_family, encode_family_text
 from ..host.vision import image_embeddings
-from ..inputs.checks import check_socket
+from ..inputs.checks import check_finite, check_socket
 from ..inputs.embed_inputs import FROM_ALL, SLOTS, TRAVEL
-
-log = logging.getLogger(__name__)
+from ..prompts.rows import check_vision_encoder
 
 
 def family_prompt(
@@ -70,7 +66,7 @@ def family_prompt(
         conditioning, pooled = picture_prompt(readings, embeds, prompt, text_weight, blend, pads)
         conditioning = apply_strength(conditioning.to(states), nulls, strength)
         pooled = pooled_strength(pooled, nothing.pooled, strength)
-        _check_finite(conditioning, pooled, strength, text_weight)
+        check_finite([conditioning, pooled], text_weight, strength)
         entries.append([conditioning, {**extras, "pooled_output": pooled}])
     return entries
 
@@ -96,23 +92,6 @@ def combining(
 
 def _check_pairing(projection: Projection, readings: Readings, clip: Any, clip_vision: Any) -> None:
     check_socket(clip, "clip")
-    check_family(clip, readings.family, readings.layer)
-    identity = projection.encoder
     check_socket(clip_vision, "clip_vision")
-    visual = host.check_clip_vision(clip_vision, identity.joint_width, identity.name)
-    if identity.visual_projection not in (None, fingerprint(visual)):
-        log.warning(
-            "clip_vision is not the vision encoder of the projection's CLIP, though as wide; "
-            "prompts may be off. Load the one that the projection was made with."
-        )
-
-
-def _check_finite(
-    conditioning: Tensor, pooled: Tensor, strength: float, text_weight: float
-) -> None:
-    if not (torch.isfinite(conditioning).all() and torch.isfinite(pooled).all()):
-        raise ImageToPromptError(
-            "a conditioning of finite numbers",
-            f"infinite or NaN ones for text_weight {text_weight} and strength {strength}",
-            "Lower text_weight and strength, and check the text encoder for NaN (socket clip).",
-        )
+    check_family(clip, readings.family, readings.layer)
+    check_vision_encoder(clip_vision, projection)

@@ -29,15 +29,14 @@ from ...projection.families.least_squares import MIN_CAPTIONS
 from ..host import api as host
 from ..host.families.captions import caption_states
 from ..host.families.clip import check_family, encoder_of, family_of, layer_of
-from ..host.text import vocabulary
+from ..host.families.vocabulary import vocabulary
 from ..host.vision import image_embeddings
-from ..inputs.checks import check_count, check_socket, check_text, rgb
-from ..inputs.lists import as_list
+from ..inputs.checks import check_count, check_socket
+from ..inputs.corpus import CROP, caption_lines, given_pictures
 
 log = logging.getLogger(__name__)
 
 CORPUS_SIZE, MAX_CORPUS = 4000, 20_000
-_CROP = "center"
 _VISION = {
     768: "clip-vit-large-patch14",
     1024: "CLIP-ViT-H-14",
@@ -90,7 +89,7 @@ def with_readings(
     check_socket(clip_vision, "clip_vision")
     layer = layer_of(clip, family)
     texts = _corpus(clip, captions, corpus_size)
-    pictures = _pictures(image, clip_vision)
+    pictures = given_pictures(image, clip_vision)
     source = _source(projection, weights, family, clip, clip_vision)
     identity = source.projection.encoder
     if clip_vision is not None:
@@ -106,7 +105,7 @@ def with_readings(
 
 def recentred(projection: Projection, clip_vision: Any, image: Any) -> Projection:
     """A projection with readings with the centre of these pictures; without any as it is."""
-    pictures = _pictures(image, clip_vision)
+    pictures = given_pictures(image, clip_vision)
     return projection if pictures is None else _centred(projection, clip_vision, pictures)
 
 
@@ -117,15 +116,14 @@ def _centred(projection: Projection, clip_vision: Any, pictures: list[Tensor]) -
     if readings is None or len(pictures) < 2:
         log.warning("one picture (socket image) has no mean and is not used")
         return projection
-    found = torch.cat(list(image_embeddings(clip_vision, pictures, _CROP, projection.vision)))
+    found = torch.cat(list(image_embeddings(clip_vision, pictures, CROP, projection.vision)))
     centred: Readings = readings.with_pictures(found.float())
     return projection.with_readings(centred)
 
 
 def _corpus(clip: Any, captions: str, corpus_size: int) -> list[str]:
     """The user's captions, and built-in ones with words of the tokenizer's vocabulary."""
-    lines = [line.strip() for line in check_text(captions, "captions").splitlines()]
-    own = list(dict.fromkeys(line for line in lines if line))
+    own = list(dict.fromkeys(caption_lines(captions)))
     size = check_count(corpus_size, "corpus_size", 0)
     if size > MAX_CORPUS or len(own) + size < MIN_CAPTIONS:
         raise ImageToPromptError(
@@ -135,19 +133,6 @@ def _corpus(clip: Any, captions: str, corpus_size: int) -> list[str]:
         )
     built_in = broad_captions(size, words=vocabulary_words(vocabulary(clip))) if size else []
     return [*own, *built_in]
-
-
-def _pictures(image: Any, clip_vision: Any) -> list[Tensor] | None:
-    if image is None:
-        return None
-    if clip_vision is None:
-        raise ImageToPromptError(
-            "a CLIP vision model to embed the pictures with",
-            "none",
-            "Connect Load CLIP Vision (socket clip_vision), or nothing to socket image.",
-        )
-    batches = as_list(image, "image")
-    return [picture for batch in batches for picture in rgb(batch, _CROP).split(1)]
 
 
 def _source(

@@ -30,22 +30,13 @@ from ...projection import (
 from ...projection.closed_form.caption_statistics import MIN_CAPTIONS
 from ...projection.regression.text_regression import METHOD
 from ..host import api as host
-from ..host.text import eos_states, vocabulary
+from ..host.families.vocabulary import vocabulary
+from ..host.text import eos_states
 from ..host.vision import image_embeddings
-from ..inputs.checks import check_number, check_socket, check_text, rgb
-from ..inputs.lists import as_list
+from ..inputs.checks import check_socket
+from ..inputs.corpus import CROP, caption_lines, given_pictures
 
 log = logging.getLogger(__name__)
-
-_CROP = "center"
-
-
-def check_gap(gap: object) -> float:
-    """A gap from 0 to 1; values on links escape the widget's own range."""
-    number = check_number(gap, "gap")
-    if not 0 <= number <= 1:
-        raise ImageToPromptError("a gap from 0 to 1", f"{number:g}", "Correct gap.")
-    return number
 
 
 def with_gap(
@@ -76,7 +67,7 @@ def with_gap(
         visual = _visual_projection(projection, weights, clip_vision)
         direction, removed = visual_direction(visual), VISUAL_SHARE
     else:
-        found = image_embeddings(clip_vision, pictures, _CROP, projection.vision)
+        found = image_embeddings(clip_vision, pictures, CROP, projection.vision)
         direction, removed = picture_direction(torch.cat(list(found)).float()), PICTURES_SHARE
     statistics = _statistics(clip, lines)
     form = Centred.of(text, statistics, direction, removed, gap)
@@ -86,8 +77,7 @@ def with_gap(
 
 
 def _check_captions(captions: str) -> list[str]:
-    lines = [line.strip() for line in check_text(captions, "captions").splitlines()]
-    lines = [line for line in lines if line]
+    lines = caption_lines(captions)
     if lines and len(lines) < MIN_CAPTIONS:
         raise ImageToPromptError(
             f"at least {MIN_CAPTIONS} captions, one a line",
@@ -110,16 +100,9 @@ def _check_clip(projection: Projection, clip: Any) -> None:
 
 def _check_pictures(projection: Projection, clip_vision: Any, image: Any) -> list[Tensor] | None:
     """The pictures (1, H, W, 3) whose mean is to be removed; None for too few of them."""
-    if image is None:
+    pictures = given_pictures(image, clip_vision)
+    if pictures is None:
         return None
-    batches = as_list(image, "image")
-    pictures = [picture for batch in batches for picture in rgb(batch, _CROP).split(1)]
-    if clip_vision is None:
-        raise ImageToPromptError(
-            "a CLIP vision model to embed the pictures with",
-            "none",
-            "Connect Load CLIP Vision (socket clip_vision), or nothing to socket image.",
-        )
     encoder = projection.encoder
     check_socket(clip_vision, "clip_vision")
     host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)

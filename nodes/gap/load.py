@@ -10,8 +10,8 @@ from ...projection.errors import printable, quoted
 from ...projection.storage.any_file import promises_projection
 from ..families.load import other_family, recentred, with_readings
 from ..host import files
-from ..inputs.checks import check_choice, check_number
-from .form import check_gap, with_gap
+from ..inputs.checks import check_choice, check_number, check_share
+from .form import with_gap
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def loaded(
     For SD 1.x at this gap; with the CLIP of another model family for that family.
     """
     check_choice(method, METHODS, "method")
-    gap, path = check_gap(gap), readable_path(file)
+    gap, path = check_share(gap, "gap"), readable_path(file)
     projection = load_file(path, method, check_number(cutoff, "cutoff"))
     family = other_family(clip)
     if family is not None or projection.readings is not None:

@@ -137,23 +137,23 @@ def eos_states(clip: Any, texts: Sequence[str]) -> Tensor:
     return states[torch.tensor(order).argsort()]
 
 
-def vocabulary(clip: Any) -> list[str]:
-    """The tokens of the CLIP's tokenizer in the order of their ids; none where it shows none."""
-    named = (getattr(clip.tokenizer, f"clip_{key}", None) for key in ("l", "g", "h"))
-    tokenizer = next((each for each in named if each is not None), None)
-    by_id = getattr(tokenizer, "inv_vocab", {})
-    return [by_id[token] for token in sorted(by_id)]
-
-
 def _short_states(clip: Any, chunks: Sequence[Sequence[Any]], ends: Sequence[int]) -> Tensor:
     """EOS states (M, D) float32 of chunks of tokens that are cut behind the last EOS of them."""
     encoder, device = clip.cond_stage_model.clip_l, clip.patcher.load_device
     length = max(ends) + 1
-    words = encoder.process_tokens([list(chunk[:length]) for chunk in chunks], device)[0]
     model = encoder.transformer.text_model
-    positions = model.embeddings.position_embedding.weight[:length]
-    x = words + comfy.ops.cast_to(positions, dtype=words.dtype, device=words.device)
-    lowest = -torch.finfo(x.dtype).max
-    mask = torch.full((length, length), lowest, dtype=x.dtype, device=x.device).triu_(1)
+    x, mask = encoder_inputs(encoder, [list(chunk[:length]) for chunk in chunks], device)
     states = model.final_layer_norm(model.encoder(x, mask=mask)[0])
     return _ends(states, ends).float().cpu()
+
+
+def encoder_inputs(
+    encoder: Any, chunks: Sequence[list[Any]], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Embedded tokens (M, L, D) and the causal mask (L, L) of M equally long chunks of tokens."""
+    length = len(chunks[0])
+    words = encoder.process_tokens(list(chunks), device)[0]
+    positions = encoder.transformer.text_model.embeddings.position_embedding.weight[:length]
+    x = words + comfy.ops.cast_to(positions, dtype=words.dtype, device=words.device)
+    lowest = -torch.finfo(x.dtype).max
+    return x, torch.full((length, length), lowest, dtype=x.dtype, device=x.device).triu_(1)

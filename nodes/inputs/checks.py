@@ -61,6 +61,24 @@ def check_number(value: Any, name: str) -> float:
     return float(value)
 
 
+def check_share(value: Any, name: str) -> float:
+    """A number from 0 to 1; values on links escape the widget's own range."""
+    number = check_number(value, name)
+    if not 0 <= number <= 1:
+        raise ImageToPromptError(f"{name} from 0 to 1", f"{number:g}", f"Correct {name}.")
+    return number
+
+
+def check_finite(prompts: Sequence[Tensor], text_weight: float, strength: float) -> None:
+    """Raise ImageToPromptError unless prompts made with these two numbers are finite."""
+    if not all(torch.isfinite(prompt).all() for prompt in prompts):
+        raise ImageToPromptError(
+            "a conditioning of finite numbers",
+            f"infinite or NaN ones for text_weight {text_weight} and strength {strength}",
+            "Lower text_weight and strength, and check the text encoder for NaN (socket clip).",
+        )
+
+
 def check_count(value: Any, name: str, lowest: int) -> int:
     """A whole number from `lowest` to a million; true is 1 and false is 0."""
     if not _is(value, Integral) or not lowest <= value <= _LARGEST:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from ...projection import PAPER_TEXT_WEIGHT, ImageToPromptError
+from ...projection import PAPER_TEXT_WEIGHT
 from ..host.api import io
 from ..types import PROJECTION
-from .checks import check_number
 
 TILES = ("by aspect", "2x1", "1x2", "2x2", "3x1", "1x3", "3x3")
 MODES = ("areas", "slots")
 WHOLE_STRENGTH = 0.1  # of the whole picture under its tiles, whose masks add up to 1
 FEATHER = 0.25
-
-
-def check_share(value: object, name: str) -> float:
-    """A number from 0 to 1."""
-    number = check_number(value, name)
-    if not 0 <= number <= 1:
-        raise ImageToPromptError(f"{name} from 0 to 1", f"{number:g}", f"Correct {name}.")
-    return number
 
 
 def layout_inputs() -> list[io.Input]:

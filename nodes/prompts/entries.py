@@ -18,7 +18,7 @@ from ...projection import (
 )
 from ...projection.prompt.conditioning import CHUNK
 from ..host import api as host
-from ..inputs.checks import check_projection
+from ..inputs.checks import check_finite, check_projection
 
 
 def sd1_projection(projection: object) -> Projection:
@@ -60,7 +60,8 @@ def entries_of(
         first = replace(prompt, slots=prompt.slots[:, : CHUNK * chunks])
         made = slot_conditioning(first, states, encoded.eos, text_weight, blend)
         made = torch.cat([made, _rest(prompt, chunks, states)], dim=1)
-        made = _finite(apply_strength(made, null[:, :CHUNK], strength), text_weight, strength)
+        made = apply_strength(made, null[:, :CHUNK], strength)
+        check_finite([made], text_weight, strength)
         # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
         found.append([made, {**extras, "pooled_output": made[:, encoded.eos[0]]}])
     return found
@@ -74,13 +75,3 @@ def _rest(prompt: SlotPrompt, chunks: int, states: Tensor) -> Tensor:
     rest = prompt.vectors.to(states)[prompt.slots[:, CHUNK * chunks :]]
     rest[:, ::CHUNK] = states[0, 0]
     return rest
-
-
-def _finite(conditioning: Tensor, text_weight: float, strength: float) -> Tensor:
-    if not torch.isfinite(conditioning).all():
-        raise ImageToPromptError(
-            "a conditioning of finite numbers",
-            f"infinite or NaN ones for text_weight {text_weight} and strength {strength}",
-            "Lower text_weight and strength, and check the text encoder for NaN (socket clip).",
-        )
-    return conditioning

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ...projection import (
     Centred,
-    ImageToPromptError,
     Projection,
     apply_strength,
     condition,
@@ -19,7 +18,7 @@ from ...projection import (
 )
 from ...projection.closed_form.clip_identity import fingerprint
 from ..host import api as host
-from ..inputs.checks import check_socket
+from ..inputs.checks import check_finite, check_socket
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +54,25 @@ def entries(
 def check_pairing(projection: Projection, clip: Any, clip_vision: Any) -> None:
     """Raise ImageToPromptError unless both models have the widths of the projection's CLIP.
 
-    A vision model of these widths with other weights is named in the log.
+    See `check_vision_encoder`.
     """
     encoder = projection.encoder
     check_socket(clip, "clip")
     host.check_clip(clip, encoder.text_width, encoder.name)
+    check_vision_encoder(clip_vision, projection)
+
+
+def check_vision_encoder(clip_vision: Any, projection: Projection) -> None:
+    """Raise ImageToPromptError unless the vision model has the widths of the projection's CLIP.
+
+    One of these widths with other weights is named in the log.
+    """
+    encoder = projection.encoder
     visual = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
     if encoder.visual_projection not in (None, fingerprint(visual)):
         log.warning(
             "clip_vision is not the vision encoder of the projection's CLIP, though as wide; "
-            "prompts may be off. Load both from one file."
+            "prompts may be off. Load the one that the projection was made with."
         )
 
 
@@ -90,10 +98,5 @@ def _rows(
     """Conditioning (B, 77 n, D). Raises ImageToPromptError for numbers that are not finite."""
     conditioning = condition(states, eos, embeddings.to(states), text_weight, blend, centred)
     conditioning = apply_strength(conditioning, null, strength)
-    if not torch.isfinite(conditioning).all():
-        raise ImageToPromptError(
-            "a conditioning of finite numbers",
-            f"infinite or NaN ones for text_weight {text_weight} and strength {strength}",
-            "Lower text_weight and strength, and check the text encoder for NaN (socket clip).",
-        )
+    check_finite([conditioning], text_weight, strength)
     return conditioning

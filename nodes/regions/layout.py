@@ -15,8 +15,8 @@ from ..host import api as host
 from ..host.api import io
 from ..host.vision import image_embeddings
 from ..inputs.advice import with_advice
-from ..inputs.checks import check_choice, check_number, check_text, rgb
-from ..inputs.layout_inputs import MODES, TILES, check_share, layout_inputs
+from ..inputs.checks import check_choice, check_number, check_share, check_text, rgb
+from ..inputs.layout_inputs import MODES, TILES, layout_inputs
 from ..prompts.entries import sd1_projection
 from ..prompts.rows import check_pairing, entries
 from ..types import CATEGORY

@@ -53,14 +53,14 @@ class Reading:
         plain = all(is_plain(t) and t.dtype == torch.float32 for t in tensors)
         width = shapes[0][:1] if len(shapes[0]) == 2 else None
         if not plain or 0 in shapes[0] or shapes[1:] != [width, width]:
-            _refuse("a reading of shapes (D, J), (D,) and (D,), float32", f"{shapes}")
+            refuse("a reading of shapes (D, J), (D,) and (D,), float32", f"{shapes}")
         finite = all(bool(torch.isfinite(t).all()) for t in tensors)
         numbers = [getattr(self, name) for name in NUMBERS]
         positive = bool((self.scale > 0).all()) and 0 < self.spread < math.inf
         if not (finite and positive and all(map(math.isfinite, numbers))):
-            _refuse("a reading of finite numbers, scale and spread > 0", f"{numbers}")
+            refuse("a reading of finite numbers, scale and spread > 0", f"{numbers}")
         if not torch.equal(self.matrix, self.matrix.half().float()):
-            _refuse("a matrix of numbers that float16 holds", "finer ones")
+            refuse("a matrix of numbers that float16 holds", "finer ones")
 
     @property
     def width(self) -> int:
@@ -98,9 +98,10 @@ def half_precision(matrix: Tensor) -> Tensor:
     """
     largest = float(matrix.abs().max())
     if not 0 < largest < math.inf:
-        _refuse("a matrix of finite numbers that are not all zero", f"largest {largest}")
+        refuse("a matrix of finite numbers that are not all zero", f"largest {largest}")
     return (matrix / largest).half().float()
 
 
-def _refuse(expected: str, got: str) -> None:
+def refuse(expected: str, got: str) -> None:
+    """Raise the ImageToPromptError for parts that do not fit together."""
     raise ImageToPromptError(expected, got, _DAMAGED, "projection file")

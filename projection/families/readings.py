@@ -25,9 +25,7 @@ from torch.nn.functional import normalize
 from ..errors import ImageToPromptError
 from ..tensors import described, is_plain
 from .family import Family
-from .reading import Reading
-
-_DAMAGED = "Make the readings anew from captions."
+from .reading import Reading, refuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +47,20 @@ class Readings:
 
     def __post_init__(self) -> None:
         if tuple(self.readings) != self.family.reading_names:
-            _refuse(f"readings {self.family.reading_names}", f"{tuple(self.readings)}")
+            refuse(f"readings {self.family.reading_names}", f"{tuple(self.readings)}")
         for part in self.family.parts:
             found = [self.readings[f"{part.key}.{place}"].width for place in ("eos", "pad")]
             if found != [part.width] * 2:
-                _refuse(f"readings of width {part.width} for {part.key}", f"{found}")
+                refuse(f"readings of width {part.width} for {part.key}", f"{found}")
         for vector in (self.centre, self.direction):
             fits = vector.dtype == torch.float32 and bool(torch.isfinite(vector).all())
             if not fits or any(r.matrix.shape[1:] != vector.shape for r in self.readings.values()):
-                _refuse("a centre as wide as the joint space", f"{tuple(vector.shape)}")
+                refuse("a centre as wide as the joint space", f"{tuple(vector.shape)}")
         length = float(self.direction.double().norm())
         counts = (self.layer, self.captions, self.pictures)
         whole = all(type(n) is int for n in counts) and self.layer < 0 <= min(counts[1:])
         if not whole or not (length == 0 or abs(length - 1) < 1e-3):
-            _refuse("a direction of length 1 or 0, and counts", f"{length:.4g}, {counts}")
+            refuse("a direction of length 1 or 0, and counts", f"{length:.4g}, {counts}")
 
     @property
     def joint_width(self) -> int:
@@ -142,7 +140,3 @@ def _unit(image_embeds: Tensor, width: int) -> Tensor:
             "image",
         )
     return rows / length
-
-
-def _refuse(expected: str, got: str) -> None:
-    raise ImageToPromptError(expected, got, _DAMAGED, "projection file")

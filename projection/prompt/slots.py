@@ -109,15 +109,13 @@ def weighted(
     left of a picture and there is no common part.
     """
     given = [1.0] * len(embeddings) if weights is None else _checked(weights, len(embeddings))
-    used = [index for index, weight in enumerate(given) if weight > 0]
-    kept, below = embeddings[used], [index for index, weight in enumerate(given) if weight < 0]
-    positive = [given[index] for index in used]
+    used, positive = _signed(given, 1)
+    below, negative = _signed(given, -1)
     if not below:
-        return kept, positive
-    negative = [-given[index] for index in below]
+        return embeddings[used], positive
     mean = spherical_mean(embeddings[below], negative, common)
     share = math.fsum(negative) / math.fsum(positive)
-    return subtracted(kept, mean, share, common), positive
+    return subtracted(embeddings[used], mean, share, common), positive
 
 
 def weighted_mean(
@@ -127,14 +125,16 @@ def weighted_mean(
     if weights is None or all(weight >= 0 for weight in weights):
         return spherical_mean(embeddings, weights, common)
     given = _checked(weights, len(embeddings))
-    used = [index for index, weight in enumerate(given) if weight > 0]
-    below = [index for index, weight in enumerate(given) if weight < 0]
-    means = [
-        spherical_mean(embeddings[part], [abs(given[index]) for index in part], common)
-        for part in (used, below)
-    ]
-    sums = [math.fsum(abs(given[index]) for index in part) for part in (used, below)]
+    parts = [_signed(given, sign) for sign in (1, -1)]
+    means = [spherical_mean(embeddings[rows], part, common) for rows, part in parts]
+    sums = [math.fsum(part) for _, part in parts]
     return subtracted(means[0], means[1], sums[1] / sums[0], common)
+
+
+def _signed(weights: Sequence[float], sign: int) -> tuple[list[int], list[float]]:
+    """The rows whose weights have this sign, and those weights without it."""
+    rows = [row for row, weight in enumerate(weights) if sign * weight > 0]
+    return rows, [sign * weights[row] for row in rows]
 
 
 def subtracted(embeddings: Tensor, mean: Tensor, share: float, common: Tensor | None) -> Tensor:

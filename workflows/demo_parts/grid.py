@@ -8,8 +8,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 CELL, GAP, LABEL = 192, 8, 20
+FONT_SIZES = (13, 12, 11, 10)
 _BACKGROUND, _INK = "white", "black"
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Cell = tuple[str, Path]  # label and picture
 Row = Sequence[Cell | None]  # None leaves a place empty
 
@@ -34,7 +36,8 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> Path:
 
 def _place(sheet: Image.Image, pen: ImageDraw.ImageDraw, cell: Cell, x: int, y: int) -> None:
     label, file = cell
-    pen.text((x, y), _fitting(pen, label), fill=_INK, font=ImageFont.load_default(13))
+    font = _fitting_font(pen, label)
+    pen.text((x, y), _fitting(pen, label, font), fill=_INK, font=font)
     picture = Image.open(file).convert("RGB")
     scale = CELL / max(picture.size)
     size = [max(1, round(side * scale)) for side in picture.size]
@@ -43,8 +46,13 @@ def _place(sheet: Image.Image, pen: ImageDraw.ImageDraw, cell: Cell, x: int, y: 
     sheet.paste(picture, (x + offset[0], y + LABEL + offset[1]))
 
 
-def _fitting(pen: ImageDraw.ImageDraw, label: str) -> str:
-    font = ImageFont.load_default(13)
+def _fitting_font(pen: ImageDraw.ImageDraw, label: str) -> Font:
+    """The largest font in which a label is no wider than its cell, else the smallest one."""
+    fonts = [ImageFont.load_default(size) for size in FONT_SIZES]
+    return next((font for font in fonts if pen.textlength(label, font=font) <= CELL), fonts[-1])
+
+
+def _fitting(pen: ImageDraw.ImageDraw, label: str, font: Font) -> str:
     while label and pen.textlength(label, font=font) > CELL:
         label = label[:-1]
     return label

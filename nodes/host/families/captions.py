@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import comfy.ops
 import torch
 from torch import Tensor
 
 from ....projection import Family, Part, first_eos
 from ....projection.prompt.conditioning import CHUNK
 from ..progress import map_with_progress
-from ..text import token_ids
+from ..text import encoder_inputs, token_ids
 from .clip import encoder_of
 
 AT_ONCE = 32
@@ -87,12 +86,8 @@ def _states(clip: Any, part: Part, layer: int, texts: Sequence[Sequence[Any]]) -
     pads = (ends + PAD_AFTER).clamp(max=CHUNK - 1)
     length = int(pads.max()) + 1
     cut = [[token for token, *_ in chunks[0][:length]] for chunks in texts]
-    words = encoder.process_tokens(cut, device)[0]
     model = encoder.transformer.text_model
-    positions = model.embeddings.position_embedding.weight[:length]
-    x = words + comfy.ops.cast_to(positions, dtype=words.dtype, device=words.device)
-    lowest = -torch.finfo(x.dtype).max
-    mask = torch.full((length, length), lowest, dtype=x.dtype, device=x.device).triu_(1)
+    x, mask = encoder_inputs(encoder, cut, device)
     last, hidden = model.encoder(x, mask=mask, intermediate_output=layer)
     rows, ends, pads = (
         torch.arange(len(texts), device=x.device),

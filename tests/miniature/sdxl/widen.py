@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -56,7 +57,8 @@ def write(out: Path = OUT, folder: Path = models.WEIGHTS) -> Path:
     target = out / name_of(folder)
     if not target.exists():
         out.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_suffix(".partial")
+        # Tests of two hosts may write it at the same time.
+        scratch = target.with_suffix(f".{os.getpid()}.partial")
         torch.save({"state_dict": checkpoint(folder)}, scratch)
         scratch.replace(target)
     return target

@@ -21,8 +21,13 @@ from image_to_prompt.tests.projection import toys
 diffusers = pytest.importorskip("diffusers")
 
 
-@pytest.fixture(scope="module")
-def unet():
+def toy_unet(**more):
+    """Two levels, of 32 and 64 channels, with random weights."""
+    settings = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        **more,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = diffusers.UNet2DConditionModel(
@@ -30,12 +35,16 @@ def unet():
             block_out_channels=(32, 64),
             layers_per_block=2,
             norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             cross_attention_dim=toys.WIDTH,
             attention_head_dim=4,
+            **settings,
         )
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return toy_unet()
 
 
 @pytest.fixture
@@ -164,24 +173,15 @@ def test_the_kind_of_prediction_is_the_schedulers(unet, given, kind):
 @pytest.fixture(scope="module")
 def sdxl():
     """SDXL's kind: two transformer blocks at a place, linear projections, pooled text and sizes."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = diffusers.UNet2DConditionModel(
-            sample_size=4,
-            block_out_channels=(32, 64),
-            layers_per_block=2,
-            norm_num_groups=8,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=toys.WIDTH,
-            attention_head_dim=4,
-            transformer_layers_per_block=(1, 2),
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=10 + 6 * 8,
-        )
-    return model.eval()
+    return toy_unet(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=10 + 6 * 8,
+    )
 
 
 def test_sdxl_is_given_pooled_text_and_the_pictures_size(sdxl):
