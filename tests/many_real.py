@@ -80,28 +80,27 @@ def start(folder: Path, options: argparse.Namespace) -> None:
 
 
 def killed(folder: Path, options: argparse.Namespace) -> None:
-    """A server is killed, then the driver, by signal 9 in the middle of a run; then run again."""
+    """A server, in another run the driver, killed by signal 9 in the middle; then run again."""
     count = max(options.pictures, 64)
     line = [*_scaled(folder, count), "--workers", "2", "--verbose"]
-    wanted, out = folder / "whole", folder / "killed"
+    wanted = folder / "whole"
     quiet([*line, "--out", str(wanted)])
-    command = [sys.executable, str(RUN_MANY), *line, "--out", str(out)]
-
-    _kill(command, lambda driver: _servers(driver)[0], after=count // 6)
-    servers = _kill(command, lambda driver: driver, after=count // 3)
-    end = time.monotonic() + 60
-    while any(map(_alive, servers)) and time.monotonic() < end:
-        time.sleep(_BLINK)
-    left = sum(map(_alive, servers))
-    quiet([*line, "--out", str(out)])
-
-    same = sum(
-        (out / path.name).is_file() and (out / path.name).read_bytes() == path.read_bytes()
-        for path in wanted.glob("*.png")
-    )
-    print(f"killed: {same} of {count} results equal those of a run without kills, byte for byte")
-    print(f"        servers that outlived the driver: {left}")
-    _told_by_manifest(out)
+    for who, victim in {"a server": lambda driver: _servers(driver)[0], "the driver": int}.items():
+        out = folder / who.split()[-1]
+        again = [*line, "--out", str(out)]
+        servers = _kill([sys.executable, str(RUN_MANY), *again], victim, after=count // 3)
+        end = time.monotonic() + 60
+        while any(map(_alive, servers)) and time.monotonic() < end:
+            time.sleep(_BLINK)
+        left = sum(map(_alive, servers))
+        quiet(again)
+        same = sum(
+            (out / path.name).is_file() and (out / path.name).read_bytes() == path.read_bytes()
+            for path in wanted.glob("*.png")
+        )
+        print(f"killed, {who}: {same} of {count} results equal those of an undisturbed run")
+        print(f"        servers that outlived the run: {left}")
+        _told_by_manifest(out)
 
 
 def _told_by_manifest(out: Path) -> None:
@@ -177,15 +176,17 @@ def _processor_seconds(pid: int) -> float:
 def _kill(command: list[str], victim: Callable[[int], int], after: int) -> list[int]:
     """Kill a process of a run after so many of its jobs; the servers that it had then."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    done, servers = 0, []
+    done, servers, lines = 0, [], []
     for told in process.stderr or ():
+        lines.append(told)
         done += told.startswith("worker")
         if done == after and not servers:
             servers = _servers(process.pid)
             os.kill(victim(process.pid), signal.SIGKILL)
     process.wait(300)
     if not servers:
-        sys.exit(f"killed: the run ended after {done} jobs, before anything was killed")
+        said = "".join(lines[-10:])
+        sys.exit(f"killed: the run ended after {done} jobs, before anything was killed:\n{said}")
     return servers
 
 

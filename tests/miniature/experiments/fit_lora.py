@@ -94,20 +94,21 @@ class Lora(nn.Module):
 def lora_of(
     bench: Bench, seen: TrainingImages, context: Tensor, steps: int, rate: float = RATE
 ) -> dict[str, Tensor]:
-    """The U-Net's parameters after `steps` on one picture with its prompt (1, 77, 96)."""
+    """The U-Net's parameters after `steps` on N pictures with their prompts (N, 77, 96)."""
     unet, schedule = bench.mini.unet, bench.denoiser.alphas_cumprod
     lora = Lora(unet)
     optimiser = torch.optim.AdamW(lora.parameters(), lr=rate)
-    latents = seen.latents[0].expand(DRAWS, -1, -1, -1)
-    context = context.expand(DRAWS, -1, -1)
+    every = torch.stack([one.reshape(one.shape[-3:]) for one in seen.latents])
     for step in range(steps):
+        pick = torch.randint(len(every), (DRAWS,), generator=generator_of(1, step + 1))
+        latents, prompts = every[pick], context[pick]
         generator = generator_of(0, step + 1)
         noise = torch.randn(latents.shape, generator=generator)
         last = len(schedule) - 1
         times = (torch.rand(DRAWS, generator=generator) * last).round().long()
         noisy = add_noise(schedule, latents, noise, times)
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        output = functional_call(unet, lora(), (noisy, times, context)).sample
+        output = functional_call(unet, lora(), (noisy, times, prompts)).sample
         alpha, sigma = alpha_sigma(schedule, times)
         # The error of the clean latents is that of the noise by sigma / alpha.
         loss = (sigma / alpha * (output - noise)).square().mean()
