@@ -4,7 +4,7 @@
     scaling    jobs of 0.5 s on 1, 2, 4 and 8 stand-in servers, which wait and do not compute
     host       the miniature on one real server and on two, each with one core (needs ComfyUI)
     start      what is between the command and the first job, beside a real server's own start
-    killed     64 pictures on two real servers: kill -9 of a server, in another run of the driver; again
+    killed     64 pictures on two real servers: kill -9 of one; in another run, of the driver
     embedding  1,000 pictures against a bare batched encode of them, and memory at 1,000 and 4,000
     curve      a simulated curve for GPUs and machines, from the numbers given by its options
 
