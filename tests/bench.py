@@ -37,8 +37,9 @@ def main() -> int:
     if not search.hosts:
         print("\n".join(search.problems))
         return 1
-    widen = [sys.executable, str(ROOT / "tests"), "miniature.widening.widen", "--out", str(MODELS)]
-    subprocess.run(widen, check=True)
+    for module in ("miniature.widening.widen", "miniature.sdxl.widen"):
+        widen = [sys.executable, str(ROOT / "tests"), module, "--out", str(MODELS)]
+        subprocess.run(widen, check=True)
     results = {host.version: measure(host, options.repeats) for host in search.hosts}
     (ROOT / "build" / "bench.json").write_text(json.dumps(results, indent=1))
     for version, rows in results.items():
@@ -52,7 +53,7 @@ def main() -> int:
 def measure(host: hosts.Host, repeats: int) -> dict[str, dict]:
     """Runs the scripts of tests/host in the host's Python."""
     rows = {}
-    for name in ("bench_in_host", "bench_training"):
+    for name in ("bench_in_host", "bench_training", "bench_sdxl"):
         script = [host.python, ROOT / "tests", f"host.{name}"]
         command = [*script, "--host", host.folder, "--models", MODELS, "--repeats", repeats]
         finished = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE)
