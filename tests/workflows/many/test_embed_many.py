@@ -141,7 +141,16 @@ def test_a_name_that_leads_out_of_the_folder_writes_nothing(tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+@pytest.fixture
+def own_sigterm():
+    """SIGTERM as a fresh process has it: a cluster in an earlier test leaves Ray's handler."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("own_sigterm")
 def test_a_signal_keeps_what_is_embedded(sent, code, clip, photos, tmp_path, monkeypatch, capsys):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     own = collect.here
