@@ -68,8 +68,24 @@ def settings_for(name: str, common: dict[str, object]) -> dict[str, object]:
     return settings
 
 
+def references_for(name: str, references: Sequence[Path], count: int, scratch: Path) -> list[Path]:
+    """The pictures of one workflow: two grounds for a mix, two things side by side for a layout."""
+    if name == "mix_two_pictures":
+        return [references[0], references[2]]
+    if name == "layout":
+        pair = [Image.open(path) for path in references[:2]]
+        wide = Image.new("RGB", (sum(each.width for each in pair), pair[0].height))
+        for place, each in enumerate(pair):
+            wide.paste(each, (place * pair[0].width, 0))
+        wide.save(scratch / "pair.png")
+        return [scratch / "pair.png"]
+    return list(references[:count])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="authoring thumbnails", description=__doc__).parse_args(argv)
+    parser = argparse.ArgumentParser(prog="authoring thumbnails", description=__doc__)
+    parser.add_argument("names", nargs="*", help="workflows, such as mix_two_pictures; all if none")
+    options = parser.parse_args(argv)
     from image_to_prompt.workflows.demo_parts import miniature
 
     source = miniature.weights()
@@ -88,9 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with server.start(host, base) as url:
         for number, make in enumerate(build.GRAPHS, 1):
             name, graph = make.__name__, make().api()
-            if name in WITHOUT_THUMBNAIL:
+            if name in WITHOUT_THUMBNAIL or (options.names and name not in options.names):
                 continue
-            used = references[: len(nodes_of(graph, "LoadImage"))]
+            used = references_for(name, references, len(nodes_of(graph, "LoadImage")), scratch)
             texts = [pictures[0].edits[0]] if name in STEERED else []
             values = settings_for(name, settings)
             [result] = run.run_workflow(url, graph, scratch, used, texts, values)
