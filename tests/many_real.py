@@ -50,6 +50,9 @@ def host(folder: Path, options: argparse.Namespace) -> None:
         seconds[workers] = (files[-1] - files[workers - 1]) / (len(files) - workers)
     ratio = seconds[2] / seconds[1]
     print(f"host: {seconds[1]:.2f} s a picture on one server, {ratio:.2f} of it on two")
+    print(
+        f"      {_same(folder / 'out-1', folder / 'out-2')} of {options.pictures} results are equal"
+    )
 
 
 def start(folder: Path, options: argparse.Namespace) -> None:
@@ -94,13 +97,18 @@ def killed(folder: Path, options: argparse.Namespace) -> None:
             time.sleep(_BLINK)
         left = sum(map(_alive, servers))
         quiet(again)
-        same = sum(
-            (out / path.name).is_file() and (out / path.name).read_bytes() == path.read_bytes()
-            for path in wanted.glob("*.png")
-        )
+        same = _same(wanted, out)
         print(f"killed, {who}: {same} of {count} results equal those of an undisturbed run")
         print(f"        servers that outlived the run: {left}")
         _told_by_manifest(out)
+
+
+def _same(wanted: Path, found: Path) -> int:
+    """How many pictures of a folder another one holds too, byte for byte."""
+    return sum(
+        (found / path.name).is_file() and (found / path.name).read_bytes() == path.read_bytes()
+        for path in wanted.glob("*.png")
+    )
 
 
 def _told_by_manifest(out: Path) -> None:

@@ -70,46 +70,51 @@ def host_rows(models: Path, repeats: int) -> dict:
     import torch
 
     import image_to_prompt
-    import nodes as core
-
-    asyncio.run(image_to_prompt.comfy_entrypoint())
-    embed = sys.modules["image_to_prompt.nodes.embed"].ImageToPromptEmbed
     from image_to_prompt.projection import load_file
 
+    asyncio.run(image_to_prompt.comfy_entrypoint())
     with torch.inference_mode():
         model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(models / CHECKPOINT))
         vision = comfy.clip_vision.load(str(models / CLIP_FILE))
-        projection = load_file(models / CLIP_FILE)
-        picture = torch.rand(1, 256, 256, 3, generator=torch.Generator().manual_seed(0))
-        text = "a red star on a blue ground"
-
-        def ours():
-            return embed.execute(
-                projection, clip, vision, picture, text, 0.6, 1.0, "one prompt per image", "center"
-            ).args[0]
-
-        def theirs():
-            vision.encode_image(picture)
-            return core.CLIPTextEncode().encode(clip, text)[0]
-
-        name = "ImageToPromptEmbed / (CLIPVisionEncode + CLIPTextEncode)"
-        rows = {name: row(in_turns(ours, theirs, repeats), "<= 1.05")}
-        rows["sampling step: our CONDITIONING / a text prompt"] = sampling_row(
-            core, model, ours(), theirs(), repeats
-        )
-    return rows
+        return prompt_rows(model, clip, vision, load_file(models / CLIP_FILE), repeats)
 
 
-def sampling_row(core, model, ours, theirs, repeats: int) -> dict:
+def prompt_rows(
+    model, clip, vision, projection, repeats: int, steps: int = 8, side: int = 32, family: str = ""
+) -> dict:
+    """Encoding a picture and a text, and sampling `steps` on latents of a side with the result."""
     import torch
 
-    latent = {"samples": torch.zeros(1, 4, 32, 32)}
+    import nodes as core
 
-    def sample(positive):
-        core.common_ksampler(model, 1, 8, 7.5, "euler", "normal", positive, theirs, latent)
+    embed = sys.modules["image_to_prompt.nodes.embed"].ImageToPromptEmbed
+    picture = torch.rand(1, 256, 256, 3, generator=torch.Generator().manual_seed(0))
+    text = "a red star on a blue ground"
 
-    ratios = in_turns(lambda: sample(ours), lambda: sample(theirs), 2 * repeats)
-    return row(ratios, "1.00 +- 0.02")
+    def ours():
+        return embed.execute(
+            projection, clip, vision, picture, text, 0.6, 1.0, "one prompt per image", "center"
+        ).args[0]
+
+    def theirs():
+        vision.encode_image(picture)
+        return core.CLIPTextEncode().encode(clip, text)[0]
+
+    with torch.inference_mode():
+        encoding = row(in_turns(ours, theirs, repeats), "<= 1.05")
+        mine, negative = ours(), theirs()
+        latent = {"samples": torch.zeros(1, 4, side, side)}
+
+        def sample(positive):
+            core.common_ksampler(
+                model, 1, steps, 7.5, "euler", "normal", positive, negative, latent
+            )
+
+        ratios = in_turns(lambda: sample(mine), lambda: sample(negative), 2 * repeats)
+    return {
+        f"{family}ImageToPromptEmbed / (CLIPVisionEncode + CLIPTextEncode)": encoding,
+        f"{family}sampling step: our CONDITIONING / a text prompt": row(ratios, "1.00 +- 0.02"),
+    }
 
 
 # --- closed form -----------------------------------------------------------------------------

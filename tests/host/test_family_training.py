@@ -19,11 +19,11 @@ from image_to_prompt.projection import (
     Family,
     ImageToPromptError,
     Projection,
-    fit_readings,
     from_clip_model,
     lora_state,
 )
 from image_to_prompt.tests.host import family_models, small_models, small_unet
+from image_to_prompt.tests.host.random_readings import readings_of
 from image_to_prompt.tests.host.training_tools import (
     QUICK,
     QUICK_BLOCKS,
@@ -40,18 +40,6 @@ QUICK_CROSS = replace(QUICK, residual=None)
 @pytest.fixture(scope="module")
 def reference():
     return small_models.reference_clip(3)
-
-
-def readings_of(family: Family, pooled_width: int):
-    """Readings of random captions, whose states depend on their joint embeddings linearly."""
-    joint = torch.randn(1000, 768, generator=generator(1))
-    states = {}
-    for number, name in enumerate(family.reading_names):
-        key = name.partition(".")[0]
-        width = pooled_width if name == "pooled" else family.part(key).width
-        matrix = torch.randn(768, width, generator=generator(2 + number)) / 768**0.5
-        states[name] = 0.5 + joint @ matrix
-    return fit_readings(family, joint, states)
 
 
 def model_of(family: Family):

@@ -22,7 +22,6 @@ from image_to_prompt.workflows.comfyui import hosts, server
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
 STEERED = ("edit", "refine_and_edit")  # workflows with a text
-GROUNDS = ("red", "green", "blue", "yellow", "purple", "aqua", "black", "white")
 WIDE = {"two_regions": 192, "layout": 192}  # two squares side by side
 # Made with another checkpoint than the miniature's.
 WITHOUT_THUMBNAIL = ("sdxl_variation", "sdxl_edit", "sdxl_refine")
@@ -60,9 +59,11 @@ def settings_for(name: str, common: dict[str, object]) -> dict[str, object]:
     if name == "fit_on_a_folder":
         settings["FitProjection.epochs"] = EPOCHS
     if name == "mix_two_pictures":
+        from image_to_prompt.workflows.demo_parts.miniature import COLOURS
+
         # The miniature knows no styles: the ground is what it can take.
         settings["ImageToPromptMix.concept"] = "own words"
-        settings["ImageToPromptMix.words"] = ", ".join(f"{c} background" for c in GROUNDS)
+        settings["ImageToPromptMix.words"] = ", ".join(f"{c} background" for c in COLOURS)
     if name == "use_a_fit":  # its own: the file that fit_on_a_folder has left
         del settings["projection_file"]
     return settings

@@ -32,18 +32,18 @@ from image_to_prompt.projection import (
 )
 from image_to_prompt.tests.source import ROOT
 
-from ..experiments.concepts import leading
+from ..experiments.concepts import joint, leading
 from ..experiments.scores import share
-from . import models, oracle
+from . import models
 from .editing import edited
-from .measures import shown
+from .measures import measured, shown
 from .rows import CENTRED, PAPER, projections
 from .sampling import Miniature, noise_of
 from .world import COLOURS, THINGS, TRAINED, Scenes, generator_of, render, sample
 
 SEEDS = {"train": 401, "test": 402}
 NOISE_SEED, PICTURE_SEED, MOST = 403, 404, 500
-ATTRIBUTES = ("thing", "ground")
+ATTRIBUTES, COLUMNS = ("thing", "ground"), ("thing", "judge", "ground")
 # What a user would write as words of one's own, and as a text that names one of them.
 WORDS = {"thing": list(THINGS), "ground": [f"{colour} background" for colour in COLOURS]}
 TEXT_WEIGHT, ENERGY = 0.9, 0.9
@@ -68,12 +68,6 @@ def pairs(mini: Miniature, split: str, count: int) -> Pairs:
     return Pairs(a, b, mini.image_embeds(render(a)), mini.image_embeds(render(b)))
 
 
-def joint(mini: Miniature, texts: list[str]) -> Tensor:
-    """Text embeddings (N, 96), joint space."""
-    states, ends = mini.states(texts)
-    return states[torch.arange(len(states)), ends] @ mini.clip.text_projection.weight.T
-
-
 def texts_of(attribute: str, scenes: Scenes) -> list[str]:
     """A text for each scene that names its thing or its ground, and nothing else."""
     if attribute == "thing":
@@ -81,11 +75,16 @@ def texts_of(attribute: str, scenes: Scenes) -> list[str]:
     return [f"on a {COLOURS[i]} background" for i in scenes.ground.tolist()]
 
 
-Row = tuple[str, Callable[[], Tensor], tuple[Scenes, Scenes]]  # conditions; thing's, ground's scene
+def taken(a: Scenes, b: Scenes, attribute: str) -> Scenes:
+    """Scenes a with one attribute of b."""
+    return Scenes(**vars(a) | {attribute: getattr(b, attribute)})
+
+
+Row = tuple[str, Callable[[], Tensor], Scenes]
 
 
 def rows(mini: Miniature, case: Pairs) -> Iterator[Row]:
-    """Name, function giving conditions (N, 77, 96), whose thing and whose ground is wanted."""
+    """Name, function giving conditions (N, 77, 96), scenes with the wanted thing and ground."""
     sos = mini.states([""])[0][0, 0]
     named = projections(mini)
     forms = {"gap 0": named[PAPER], "gap .5": named[CENTRED["gap_half"]]}
@@ -100,11 +99,11 @@ def rows(mini: Miniature, case: Pairs) -> Iterator[Row]:
         return lambda: edited(mini, plain.apply(x), texts, TEXT_WEIGHT, None)
 
     for name, form in forms.items():
-        yield f"A alone, {name}", alone(form, a), (case.a, case.a)
+        yield f"A alone, {name}", alone(form, a), case.a
     for this, other in (ATTRIBUTES, ATTRIBUTES[::-1]):
         words = joint(mini, WORDS[this])
         concept = Concept.of(words)
-        swapped = (case.b, case.a) if this == "thing" else (case.a, case.b)
+        swapped, with_rest = (taken(case.a, case.b, each) for each in (this, other))
         mixed = swap(a, case.embeds_b, concept)
         for name, form in forms.items():
             yield f"{this}: swap, {name}", alone(form, mixed), swapped
@@ -114,28 +113,14 @@ def rows(mini: Miniature, case: Pairs) -> Iterator[Row]:
         yield f"{this}: a text that names it", with_text(a, texts), swapped
         left = without(a, concept, direction=mean)
         yield f"{this}: without, and that text", with_text(left, texts), swapped
-        yield f"{this}: without", alone(plain, left), (case.a, case.a)
+        yield f"{this}: without", alone(plain, left), case.a
         kept, rest = only(a, concept, direction=mean), texts_of(other, case.b)
-        yield f"{this}: only, and a text of the rest", with_text(kept, rest), swapped[::-1]
-        yield f"{this}: only", alone(plain, kept), (case.a, case.a)
-        yield f"{this}: all, and a text of the rest", with_text(a, rest), swapped[::-1]
+        yield f"{this}: only, and a text of the rest", with_text(kept, rest), with_rest
+        yield f"{this}: only", alone(plain, kept), case.a
+        yield f"{this}: all, and a text of the rest", with_text(a, rest), with_rest
     ends = [plain.apply(side) for side in (a, case.embeds_b)]
     means = torch.cat([spherical_mean(torch.stack(both)) for both in zip(*ends, strict=True)])
-    yield "plain average", lambda: assemble(sos, means), (case.a, case.a)
-
-
-def scores(
-    pictures: Tensor, wanted: tuple[Scenes, Scenes], judge: models.Judge
-) -> dict[str, dict[str, float]]:
-    """How often thing (by both judges) and ground are those that are wanted."""
-    thing, ground = wanted[0].thing, wanted[1].ground
-    with torch.no_grad():
-        judged = judge(pictures)[0].argmax(dim=-1)
-    return {
-        "thing": share(oracle.nearest_drawing(pictures, thing).thing == thing),
-        "judge": share(judged == thing),
-        "ground": share(oracle.read(pictures).ground == ground),
-    }
+    yield "plain average", lambda: assemble(sos, means), case.a
 
 
 def main() -> None:
@@ -157,7 +142,8 @@ def main() -> None:
         if not any(part in name for part in options.rows):
             continue
         clock = time.monotonic()
-        report[name] = scores(mini.draw(contexts(), noise), wanted, judge)
+        found = measured(mini.draw(contexts(), noise), wanted, judge)
+        report[name] = {column: share(found[column]) for column in COLUMNS}
         cells = "  ".join(f"{column} {shown(value)}" for column, value in report[name].items())
         print(f"{name:36} {cells}  {time.monotonic() - clock:.0f} s", flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from image_to_prompt.tests.source import ROOT
 from . import editing, models
 from .contact_sheet import save_sheet
 from .measures import ERRORS, SHARES, Outcome, difference, joined, measured, scores, shown
-from .rows import BEST, CAPTION, EOS, PAPER, Cases, contexts
+from .rows import BEST, CAPTION, EOS, FITTED, PAPER, Cases, contexts
 from .sampling import Miniature, noise_of
 from .sources import BUILD
 from .world import TRAINED, generator_of, sample
@@ -113,11 +113,12 @@ def print_differences(found: dict[str, Outcome], reference: str = PAPER) -> dict
 
 def print_gate(found: dict[str, Outcome]) -> None:
     """Print what captions must reach, and what the best closed form keeps of the bound."""
-    if not {CAPTION, EOS, BEST} <= set(found):
+    rows = (CAPTION, EOS, BEST, FITTED)
+    if not set(rows) <= set(found):
         return
     value = {
         (row, column): float(found[row][column].float().mean())
-        for row in (CAPTION, EOS, BEST)
+        for row in rows
         for column in ("thing", "judge", "ground")
     }
     print(
@@ -127,8 +128,11 @@ def print_gate(found: dict[str, Outcome]) -> None:
     for column in ("thing", "judge"):
         print(
             f"{column}: EOS in all slots over captions "
-            f"{value[EOS, column] / value[CAPTION, column]:.3f} (.92 asked), {BEST} over EOS "
-            f"{value[BEST, column] / value[EOS, column]:.3f} (.92 asked)"
+            f"{value[EOS, column] / value[CAPTION, column]:.3f} (.92 asked)"
+            + "".join(
+                f", {row} over EOS {value[row, column] / value[EOS, column]:.3f} (.92 asked)"
+                for row in (BEST, FITTED)
+            )
         )
 
 

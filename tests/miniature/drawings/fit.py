@@ -9,6 +9,7 @@ artists is drawn too, to see that nothing is lost there. Needs npm for the drawi
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ def learnt(artist: int, count: int = PICTURES) -> Tensor:
 
 def fitted(bench: Bench, pictures: Tensor, config: TrainingConfig, epochs: int) -> Projection:
     """The projection fitted to pictures (N, 3, 96, 96), a tenth of them held out."""
-    seen, held = bench.images(pictures), max(1, round(HELD_SHARE * len(pictures)))
+    seen, held = bench.images(pictures), held_of(len(pictures))
     prior = bench.images(render(sample(PRIOR, "train", generator_of(SEED, 3))))
     train, held_out = (_part(seen, part) for part in (slice(held, None), slice(0, held)))
     trainer = Trainer(
@@ -58,8 +59,12 @@ def fitted(bench: Bench, pictures: Tensor, config: TrainingConfig, epochs: int) 
 
 def steps_of(pictures: int, config: TrainingConfig, epochs: int) -> int:
     """Training steps of a fit."""
-    held = max(1, round(HELD_SHARE * pictures))
-    return epochs * -(-(pictures - held) // config.batch_size)
+    return epochs * math.ceil((pictures - held_of(pictures)) / config.batch_size)
+
+
+def held_of(pictures: int) -> int:
+    """How many of the pictures the fit is not trained on."""
+    return max(1, round(HELD_SHARE * pictures))
 
 
 def _part(seen: TrainingImages, part: slice) -> TrainingImages:

@@ -29,7 +29,7 @@ PICTURES = 32  # of known pairs: their mean is the mean picture
 _PICTURE_SEED = 81
 
 PAPER, BEST = "paper, cut 0.3", "gap 1, 16 pictures"
-FITTED = "least squares from text, 32 pictures"
+FITTED = "text least squares, 32 pictures"
 CAPTION, EOS = "caption", "caption's EOS state in all slots"
 CENTRED = {
     "centred_16": BEST,

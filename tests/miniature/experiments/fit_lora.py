@@ -98,7 +98,7 @@ def lora_of(
     unet, schedule = bench.mini.unet, bench.denoiser.alphas_cumprod
     lora = Lora(unet)
     optimiser = torch.optim.AdamW(lora.parameters(), lr=rate)
-    every = torch.stack([one.reshape(one.shape[-3:]) for one in seen.latents])
+    every = torch.stack(tuple(seen.latents))
     for step in range(steps):
         pick = torch.randint(len(every), (DRAWS,), generator=generator_of(1, step + 1))
         latents, prompts = every[pick], context[pick]
