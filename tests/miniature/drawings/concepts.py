@@ -95,8 +95,8 @@ def rows(mini: Miniature, case: Pairs) -> Iterator[Row]:
     def alone(form: Projection, x: Tensor) -> Callable[[], Tensor]:
         return lambda: assemble(sos, form.apply(x))
 
-    def with_text(x: Tensor, texts: list[str]) -> Callable[[], Tensor]:
-        return lambda: edited(mini, plain.apply(x), texts, TEXT_WEIGHT, None)
+    def with_text(x: Tensor, texts: list[str], form: Projection = plain) -> Callable[[], Tensor]:
+        return lambda: edited(mini, form.apply(x), texts, TEXT_WEIGHT, form.centred)
 
     for name, form in forms.items():
         yield f"A alone, {name}", alone(form, a), case.a
@@ -112,11 +112,14 @@ def rows(mini: Miniature, case: Pairs) -> Iterator[Row]:
         texts = texts_of(this, case.b)
         yield f"{this}: a text that names it", with_text(a, texts), swapped
         left = without(a, concept, direction=mean)
-        yield f"{this}: without, and that text", with_text(left, texts), swapped
-        yield f"{this}: without", alone(plain, left), case.a
         kept, rest = only(a, concept, direction=mean), texts_of(other, case.b)
-        yield f"{this}: only, and a text of the rest", with_text(kept, rest), with_rest
-        yield f"{this}: only", alone(plain, kept), case.a
+        for name, form in forms.items():
+            yield f"{this}: without, and that text, {name}", with_text(left, texts, form), swapped
+            yield f"{this}: without, {name}", alone(form, left), case.a
+            yield f"{this}: only, and a text of the rest, {name}", with_text(kept, rest, form), (
+                with_rest
+            )
+            yield f"{this}: only, {name}", alone(form, kept), case.a
         yield f"{this}: all, and a text of the rest", with_text(a, rest), with_rest
     ends = [plain.apply(side) for side in (a, case.embeds_b)]
     means = torch.cat([spherical_mean(torch.stack(both)) for both in zip(*ends, strict=True)])

@@ -2,27 +2,33 @@
 
 A text names another ground ("on a red background") or another thing ("a fox"), and nothing else.
 The rest is the thing in the first case, the ground in the second.
+
+    python tests miniature.drawings.editing --n 300
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from image_to_prompt.projection import Centred, condition
+from image_to_prompt.projection import Centred, Projection, condition
 
 from ..experiments.scores import share
 from . import models, oracle
-from .measures import shown
-from .rows import BEST, CENTRED, PAPER, Cases, projections
+from .measures import DRAWS, picks, shown
+from .rows import BEST, CENTRED, FITTED, PAPER, Cases, projections
 from .sampling import Miniature, noise_of
 from .world import COLOURS, THINGS, TRAINED, Scenes, generator_of, sample, visible
 
-ALPHAS = (0.3, 0.6, 0.9, 1.2, 1.6)
+ALPHAS = (0.6, 0.9, 1.2, 1.6, 2.0)
 KINDS = ("ground", "thing")
-FORMS = (PAPER, BEST, CENTRED["gap_half"])
+FORMS = (PAPER, BEST, CENTRED["gap_half"], FITTED)
 SEED = 56
 CLEAR = 0.6  # share of the drawing that the new ground must leave visible
+Curve = dict[float, dict[str, Tensor]]  # by text weight: `outcome`
 
 
 def changed(scenes: Scenes, kind: str, first: int = 0) -> tuple[list[str], Scenes]:
@@ -69,43 +75,81 @@ def outcome(pictures: Tensor, target: Scenes, kind: str, judge: models.Judge) ->
     return {"takes": took, "stays": stayed}
 
 
-def table(mini: Miniature, judge: models.Judge, n: int) -> list[dict]:
+def curve_of(
+    mini: Miniature, judge: models.Judge, case: Cases, form: Projection, kind: str,
+    weights: Sequence[float] = ALPHAS,
+) -> Curve:  # fmt: skip
+    """Outcomes of one form by ascending text weight, with the same noise in all."""
+    texts, target = changed(case.scenes, kind)
+    noise, e = noise_of(SEED, len(case.embeds)), form.apply(case.embeds)
+    return {
+        weight: outcome(
+            mini.draw(edited(mini, e, texts, weight, form.centred), noise), target, kind, judge
+        )
+        for weight in weights
+    }
+
+
+def table(mini: Miniature, judge: models.Judge, n: int, forms: Sequence[str] = FORMS) -> list[dict]:
     """Print and return `takes` and `stays` of every form, kind and weight on n pictures."""
     case = Cases.of(mini, sample(n, "test", generator_of(SEED), TRAINED), SEED)
-    noise, forms, points = noise_of(SEED, n), projections(mini), []
+    known, points = projections(mini), []
     print(f"\nedits by a text, {n} held-out pictures a point")
     for kind in KINDS:
-        texts, target = changed(case.scenes, kind)
-        for name in FORMS:
-            for alpha in ALPHAS:
-                form = forms[name]
-                context = edited(mini, form.apply(case.embeds), texts, alpha, form.centred)
-                found = outcome(mini.draw(context, noise), target, kind, judge)
+        curves = {name: curve_of(mini, judge, case, known[name], kind) for name in forms}
+        for name, curve in curves.items():
+            for weight, found in curve.items():
                 point = {key: share(values) for key, values in found.items()}
                 cells = "  ".join(f"{key} {shown(value)}" for key, value in point.items())
-                print(f"another {kind:7} {name:22} weight {alpha:.1f}  {cells}", flush=True)
-                points.append({"kind": kind, "form": name, "weight": alpha} | point)
-    return points + equal_takes(points)
+                print(f"another {kind:7} {name:32} weight {weight:.1f}  {cells}", flush=True)
+                points.append({"kind": kind, "form": name, "weight": weight} | point)
+        points.append({"kind": kind} | equal_takes(curves))
+        print(f"another {kind}: {shown_at_equal_takes(points[-1])}", flush=True)
+    return points
 
 
-def equal_takes(points: list[dict]) -> list[dict]:
-    """How often the rest stays at the share of takes that all forms reach, by kind."""
-    found = []
-    for kind in KINDS:
-        curves = {
-            name: [
-                (p["takes"]["value"], p["stays"]["value"])
-                for p in points
-                if p["kind"] == kind and p["form"] == name
-            ]
-            for name in FORMS
-        }
-        level = min(max(takes for takes, _ in curve) for curve in curves.values())
-        stays = {name: stays_at(curve, level) for name, curve in curves.items()}
-        cells = "  ".join(f"{name} {value:.2f}" for name, value in stays.items())
-        print(f"another {kind}: where {level:.2f} take, the rest stays: {cells}")
-        found.append({"kind": kind, "level": level, "stays": stays})
-    return found
+def equal_takes(curves: dict[str, Curve]) -> dict:
+    """How often the rest stays where the text takes equally often, by form.
+
+    The level is the largest share of takes that all forms reach. Differences are to the first
+    form, on the same pictures, with 95 % bootstrap intervals over pictures.
+    """
+    first, *others = curves
+    level, stays = _at_equal_takes(curves, None)
+    count = len(next(iter(curves[first].values()))["takes"])
+    draws = [_at_equal_takes(curves, pick)[1] for pick in picks(count)]
+    apart = {}
+    for name in others:
+        found = sorted(draw[name] - draw[first] for draw in draws)
+        low, high = found[int(0.025 * DRAWS)], found[int(0.975 * DRAWS)]
+        apart[name] = {"value": stays[name] - stays[first], "low": low, "high": high}
+    return {"level": level, "stays": stays, "apart": apart}
+
+
+def shown_at_equal_takes(found: dict) -> str:
+    """`equal_takes` as text."""
+    cells = [f"{name} {value:.2f}" for name, value in found["stays"].items()]
+    cells += [f"{name}: {shown(value)} apart" for name, value in found["apart"].items()]
+    return f"where {found['level']:.2f} take, the rest stays: " + "  ".join(cells)
+
+
+def _at_equal_takes(
+    curves: dict[str, Curve], pick: Tensor | None
+) -> tuple[float, dict[str, float]]:
+    """The level and what stays there, of all pictures or of those picked (N,)."""
+    shares = {
+        name: [
+            tuple(float(_some(point[key], pick).float().mean()) for key in ("takes", "stays"))
+            for point in curve.values()
+        ]
+        for name, curve in curves.items()
+    }
+    level = min(max(takes for takes, _ in points) for points in shares.values())
+    return level, {name: stays_at(points, level) for name, points in shares.items()}
+
+
+def _some(values: Tensor, pick: Tensor | None) -> Tensor:
+    return values if pick is None else values[pick]
 
 
 def stays_at(curve: list[tuple[float, float]], level: float) -> float:
@@ -115,3 +159,18 @@ def stays_at(curve: list[tuple[float, float]], level: float) -> float:
             part = 1.0 if takes == before else (level - before) / (takes - before)
             return old + part * (stays - old)
     return curve[-1][1]
+
+
+def main() -> None:
+    """Draw and print the editing curves alone."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, default=300, help="pictures a point")
+    parser.add_argument("--forms", nargs="+", default=FORMS)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    table(Miniature.load(), models.load("judge"), options.n, options.forms)
+
+
+if __name__ == "__main__":
+    main()

@@ -43,7 +43,7 @@ def joined(parts: list[Outcome]) -> Outcome:
 
 def median(values: Tensor) -> dict[str, float]:
     """Median of (N,) values with its 95 % bootstrap interval."""
-    found = values[_picks(len(values))].median(dim=1).values.sort().values
+    found = values[picks(len(values))].median(dim=1).values.sort().values
     low, high = found[int(0.025 * DRAWS)], found[int(0.975 * DRAWS)]
     return {"value": float(values.median()), "low": float(low), "high": float(high)}
 
@@ -51,12 +51,13 @@ def median(values: Tensor) -> dict[str, float]:
 def difference(mine: Tensor, other: Tensor) -> dict[str, float]:
     """Mean difference of two rows on the same pictures with its 95 % bootstrap interval."""
     apart = mine.float() - other.float()
-    found = apart[_picks(len(apart))].mean(dim=1).sort().values
+    found = apart[picks(len(apart))].mean(dim=1).sort().values
     low, high = found[int(0.025 * DRAWS)], found[int(0.975 * DRAWS)]
     return {"value": float(apart.mean()), "low": float(low), "high": float(high)}
 
 
-def _picks(count: int) -> Tensor:
+def picks(count: int) -> Tensor:
+    """Bootstrap samples (DRAWS, N) of N pictures, always the same."""
     return torch.randint(count, (DRAWS, count), generator=torch.Generator().manual_seed(0))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .editing import FORMS, changed, equal_takes, stays_at
+from .editing import changed, equal_takes, stays_at
 from .measures import difference, joined, median
 from .world import PALETTE, THINGS, Scenes
 
@@ -36,17 +36,27 @@ def test_what_stays_is_read_between_two_weights():
     assert stays_at(curve, 0.8) == pytest.approx(0.1)
 
 
+def curve(takes: list[float], stays: list[float], count: int = 100) -> dict:
+    """Outcomes of `count` pictures by weight whose shares are these, the first ones right."""
+    first = torch.arange(count)
+    points = zip(takes, stays, strict=True)
+    return {w: {"takes": first < count * t, "stays": first < count * s} for w, (t, s) in
+            enumerate(points)}  # fmt: skip
+
+
 def test_forms_are_compared_at_the_takes_that_all_of_them_reach():
-    points = [
-        {"kind": kind, "form": form, "takes": {"value": takes}, "stays": {"value": stays}}
-        for kind in ("ground", "thing")
-        for number, form in enumerate(FORMS)
-        for takes, stays in ((0.0, 1.0), (0.5 + 0.1 * number, 0.5))
-    ]
-    ground, thing = equal_takes(points)
-    assert ground["level"] == thing["level"] == pytest.approx(0.5)
-    assert ground["stays"][FORMS[0]] == pytest.approx(0.5)
-    assert ground["stays"][FORMS[2]] > ground["stays"][FORMS[1]] > 0.5
+    curves = {
+        "paper": curve([0.0, 0.5], [1.0, 0.5]),
+        "as good": curve([0.0, 0.5], [1.0, 0.5]),
+        "better": curve([0.0, 0.6], [1.0, 0.9]),
+    }
+    found = equal_takes(curves)
+    assert found["level"] == pytest.approx(0.5)
+    assert found["stays"]["paper"] == pytest.approx(0.5)
+    assert found["apart"]["as good"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    better = found["apart"]["better"]
+    assert better["value"] == pytest.approx(1 - 0.1 * 5 / 6 - 0.5)
+    assert 0.2 < better["low"] < better["value"] < better["high"] < 0.7
 
 
 def test_another_thing_is_never_the_pictures_own():

@@ -3,6 +3,8 @@
 - EOS alone: the empty prompt with the caption's end state in place of its own, in both encoders;
   all padding is the empty prompt's. Diffusion models whose text encoder is frozen largely obey
   such a prompt ("Padding Tone", arXiv 2501.06751). An end state is never put into all slots.
+- Pooled alone: the empty prompt in both encoders with the caption's pooled state. Captions say the
+  same in the cross-attention, so that without such a share nothing teaches the U-Net to read it.
 - Nothing: zeros, as in SDXL's training, or the empty prompt, as most samplers give it.
 - Each of L's states, G's states and pooled is made zero alone now and then, as SDXL's embedders
   are dropped one by one.
@@ -25,7 +27,8 @@ from . import models
 from .encoders import Prompts, TextEncoders
 
 NOTHING_SHARE, ZEROS_OF_NOTHING = 0.10, 0.5
-END_SHARE, PARTIAL_SHARE, DROPPED_SHARE = 0.35, 0.10, 0.05
+END_SHARE, POOLED_SHARE = 0.35, 0.15
+PARTIAL_SHARE, DROPPED_SHARE = 0.10, 0.05
 PLAIN_SIZES_SHARE = 0.5
 LEAST_SIZE, LARGEST_SIZE, LARGEST_CROP = 64, 2048, 256
 
@@ -67,6 +70,8 @@ def draw_prompts(captions: Captions, rows: Tensor, generator: torch.Generator) -
     end = context[torch.arange(len(rows)), captions.ends[rows, template]]
     alone = u[:, 2] < END_SHARE
     context[alone] = end_alone(captions.empty, end[alone])
+    pooled_alone = (u[:, 2] >= END_SHARE) & (u[:, 2] < END_SHARE + POOLED_SHARE)
+    context[pooled_alone] = captions.empty.context
     nothing = u[:, 2] > 1 - NOTHING_SHARE
     context[nothing], pooled[nothing] = captions.empty.context, captions.empty.pooled
     blank = nothing & (u[:, 3] < ZEROS_OF_NOTHING)

@@ -21,6 +21,7 @@ from .sampling import Miniature
 from .slots import edited, placed
 
 PICTURES = (4, 16, 32)
+MOST_PICTURES = max(PICTURES)
 EDIT_WEIGHTS = (0.6, 1.0, 1.5)
 NORM = 27.5 / 8**0.5  # the paper's length at this width
 GROUND_EDIT, THING_EDIT = "on a {g} background", "a picture of a {t}"
@@ -47,7 +48,7 @@ class Forms:
 def forms_of(miniature: Miniature) -> Forms:
     """The readings of all captions of training pairs, with 0 to 32 mean training pictures."""
     plain = fit(miniature.encoders)
-    pictures = render(sample(max(PICTURES), "train", generator_of(81)))
+    pictures = render(sample(MOST_PICTURES, "train", generator_of(81)))
     v = F.normalize(miniature.image_embeds(pictures), dim=-1)
     by_pictures = {count: plain.with_pictures(v[:count]) for count in PICTURES}
     empty, end = miniature.encoders.encode([""])
@@ -88,7 +89,7 @@ def captions_of(scenes: Scenes, seed: int) -> list[str]:
 
 def picture_rows(miniature: Miniature, forms: Forms, v: Tensor) -> dict[str, Prompts]:
     """Readings of pictures' unit embeddings v (N, 96), rules, ablations and controls."""
-    empty, end, best = forms.empty, forms.end, forms.by_pictures[32]
+    empty, end, best = forms.empty, forms.end, forms.by_pictures[MOST_PICTURES]
     rows = {"readings, no picture": placed(forms.plain.apply(v), empty, end)}
     for count, readings in forms.by_pictures.items():
         rows[f"readings, {count} pictures"] = placed(readings.apply(v), empty, end)
@@ -123,7 +124,7 @@ def edit_rows(
     miniature: Miniature, scenes: Scenes, forms: Forms, v: Tensor, seed: int
 ) -> dict[str, Row]:
     """Another ground, or another thing, by a text of three weights on the readings."""
-    readings = forms.by_pictures[32]
+    readings = forms.by_pictures[MOST_PICTURES]
     states, generator = readings.apply(v), generator_of(seed + 1)
     rows = {}
     for name, template, count in (

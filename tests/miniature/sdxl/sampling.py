@@ -40,6 +40,11 @@ class Miniature:
         return image_embeds(self.encoders.l, pictures)
 
     @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Unit-variance latents (N, 4, 12, 12) of [0, 1] pictures."""
+        return self.taesd.encode(2 * pictures - 1).latents / self.latent_std
+
+    @torch.no_grad()
     def draw(
         self, prompts: Prompts, noise: Tensor, steps: int = STEPS, guidance: float = GUIDANCE
     ) -> Tensor:

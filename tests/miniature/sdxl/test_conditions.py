@@ -70,9 +70,18 @@ def test_the_conditions_are_captions_end_states_alone_and_nothing(drawn, caption
     shares = {name: float(which.float().mean()) for name, which in kinds.items()}
     kept = 1 - conditions.DROPPED_SHARE
     nothing = conditions.NOTHING_SHARE * conditions.ZEROS_OF_NOTHING
+    empty = nothing + conditions.POOLED_SHARE
     assert shares["end alone"] == pytest.approx(conditions.END_SHARE * kept, abs=0.04)
-    assert shares["empty"] == pytest.approx(nothing * kept, abs=0.02)
+    assert shares["empty"] == pytest.approx(empty * kept, abs=0.03)
     assert shares["zero"] == pytest.approx(nothing + conditions.DROPPED_SHARE, abs=0.03)
+
+
+def test_a_share_of_the_empty_prompts_has_a_captions_pooled_state(drawn, captions):
+    empty = kinds_of(drawn, captions)["empty"]
+    own = (drawn.pooled[:, None] == captions.pooled.flatten(0, 1)).all(dim=-1).any(dim=-1)
+    kept = 1 - conditions.DROPPED_SHARE
+    share = float((empty & own).float().mean())
+    assert share == pytest.approx(conditions.POOLED_SHARE * kept**2, abs=0.03)
 
 
 def test_an_end_state_stands_alone_in_slot_1_and_is_a_captions(drawn, captions):
