@@ -116,8 +116,10 @@ def rows(mini: Miniature, case: Pairs) -> Iterator[Row]:
         for name, form in forms.items():
             yield f"{this}: without, and that text, {name}", with_text(left, texts, form), swapped
             yield f"{this}: without, {name}", alone(form, left), case.a
-            yield f"{this}: only, and a text of the rest, {name}", with_text(kept, rest, form), (
-                with_rest
+            yield (
+                f"{this}: only, and a text of the rest, {name}",
+                with_text(kept, rest, form),
+                (with_rest),
             )
             yield f"{this}: only, {name}", alone(form, kept), case.a
         yield f"{this}: all, and a text of the rest", with_text(a, rest), with_rest

@@ -98,10 +98,10 @@ def test_patches_equal_the_convolution_on_the_upsampled_picture(clip):
     assert MEAN.shape == STD.shape == (3, 1, 1)
 
 
-def run_of(folder, steps: int, decay: int = 2) -> training.Run:
+def run_of(folder, steps: int, decay: int = 2, **options) -> training.Run:
     torch.manual_seed(1)
     plan = training.Schedule(steps=steps, rate=1e-2, decay=decay)
-    return training.Run("small", torch.nn.Linear(3, 2), plan, 0, folder=folder)
+    return training.Run("small", torch.nn.Linear(3, 2), plan, 0, folder=folder, **options)
 
 
 def advance(run: training.Run, until: int) -> None:
@@ -111,16 +111,28 @@ def advance(run: training.Run, until: int) -> None:
         run.descend((x @ weight.T).square().mean() + run.parameters["bias"].square().sum())
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
-    whole = run_of(tmp_path / "a", 10)
+@pytest.mark.parametrize("options", [{}, {"slow": {"bias": 0.1}}])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, options):
+    whole = run_of(tmp_path / "a", 10, **options)
     advance(whole, 10)
-    first = run_of(tmp_path / "b", 10)
+    first = run_of(tmp_path / "b", 10, **options)
     advance(first, 5)
     first.save(first.path)
-    second = run_of(tmp_path / "b", 10)
+    second = run_of(tmp_path / "b", 10, **options)
     assert second.step == 5
     advance(second, 10)
     assert torch.equal(whole.mean["weight"], second.mean["weight"])
+
+
+def test_a_slow_parameter_moves_by_its_share_of_the_rate(tmp_path):
+    moved = []
+    for place, options in (("a", {}), ("b", {"slow": {"bias": 0.1}})):
+        run = run_of(tmp_path / place, 10, **options)
+        before = {name: value.detach().clone() for name, value in run.parameters.items()}
+        advance(run, 1)
+        moved.append({name: v.detach() - before[name] for name, v in run.parameters.items()})
+    assert torch.equal(moved[0]["weight"], moved[1]["weight"])
+    assert torch.allclose(0.1 * moved[0]["bias"], moved[1]["bias"], rtol=1e-3)
 
 
 def test_a_longer_run_goes_on_from_before_the_decay(tmp_path):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -46,18 +48,20 @@ class Run:
     """AdamW, an exponential average of the weights, and a checkpoint every two minutes.
 
     A run with a linear decay also keeps the checkpoint from just before it, so that a later call
-    with more steps goes on from there.
+    with more steps goes on from there. `slow` gives parameters, by the first letters of their name,
+    a share of the learning rate.
     """
 
     def __init__(
         self, name: str, model: nn.Module, schedule: Schedule, seed: int,
         weight_decay: float = 0.01, average: float = 0.999, folder: Path = RUNS,
+        slow: Mapping[str, float] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         self.name, self.schedule, self.seed, self.average = name, schedule, seed, average
         self.path = folder / f"{name}.pt"
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimiser = torch.optim.AdamW(
-            self.parameters.values(), lr=schedule.rate, betas=(0.9, 0.98),
+            _groups(self.parameters, slow), lr=schedule.rate, betas=(0.9, 0.98),
             weight_decay=weight_decay,
         )  # fmt: skip
         self.mean = {name: value.detach().clone() for name, value in self.parameters.items()}
@@ -80,7 +84,7 @@ class Run:
         if self.schedule.decay and self.step == self.schedule.decay_from:
             self.save(self._constant_path())
         for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule.at(self.step)
+            group["lr"] = group.get("share", 1.0) * self.schedule.at(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
@@ -147,6 +151,16 @@ class Run:
         """Put the averaged weights into the model: these are evaluated and committed."""
         for name, value in self.parameters.items():
             value.copy_(self.mean[name])
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], slow: Mapping[str, float]) -> list[dict]:
+    """The optimiser's groups: all parameters but the slow ones, then these."""
+    named = {prefix: [n for n in parameters if n.startswith(prefix)] for prefix in slow}
+    apart = {name for names in named.values() for name in names}
+    groups = [{"params": [p for n, p in parameters.items() if n not in apart]}]
+    for prefix, share in slow.items():
+        groups.append({"params": [parameters[n] for n in named[prefix]], "share": share})
+    return groups
 
 
 def _decayed(state: dict, constant: dict) -> bool:

@@ -8,8 +8,8 @@
 - Nothing: zeros, as in SDXL's training, or the empty prompt, as most samplers give it.
 - Each of L's states, G's states and pooled is made zero alone now and then, as SDXL's embedders
   are dropped one by one.
-- Sizes are those of the picture in every second case and anything else otherwise: they say
-  nothing here.
+- Sizes are those of the picture but in one case of ten, where they are anything: they say nothing
+  here.
 
 Pictures never enter the condition.
 """
@@ -29,7 +29,7 @@ from .encoders import Prompts, TextEncoders
 NOTHING_SHARE, ZEROS_OF_NOTHING = 0.10, 0.5
 END_SHARE, POOLED_SHARE = 0.35, 0.15
 PARTIAL_SHARE, DROPPED_SHARE = 0.10, 0.05
-PLAIN_SIZES_SHARE = 0.5
+PLAIN_SIZES_SHARE = 0.9
 LEAST_SIZE, LARGEST_SIZE, LARGEST_CROP = 64, 2048, 256
 
 
@@ -95,7 +95,7 @@ def plain_sizes(count: int) -> Tensor:
 
 
 def draw_sizes(count: int, generator: torch.Generator) -> Tensor:
-    """Sizes (N, 6): in every second case those of the picture, otherwise any."""
+    """Sizes (N, 6): in nine of ten cases those of the picture, otherwise any."""
     u = torch.rand(count, models.SIZES + 1, generator=generator)
     spread = LARGEST_SIZE / LEAST_SIZE
     sizes = LEAST_SIZE * spread ** u[:, : models.SIZES]

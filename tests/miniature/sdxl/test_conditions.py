@@ -106,14 +106,15 @@ def test_parts_are_dropped_one_by_one(drawn):
     assert bool(gone.all(dim=0).any())
 
 
-def test_sizes_are_the_pictures_own_in_every_second_case_and_within_bounds():
+def test_sizes_are_the_pictures_own_in_most_cases_and_within_bounds():
     sizes = draw_sizes(N, torch.Generator().manual_seed(2))
     plain = (sizes == plain_sizes(N)).all(dim=-1)
-    assert float(plain.float().mean()) == pytest.approx(0.5, abs=0.04)
+    share = conditions.PLAIN_SIZES_SHARE
+    assert float(plain.float().mean()) == pytest.approx(share, abs=0.03)
     others = sizes[~plain]
     assert others[:, [0, 1, 4, 5]].amin() >= conditions.LEAST_SIZE
     assert others[:, [0, 1, 4, 5]].amax() <= conditions.LARGEST_SIZE
-    assert float((others[:, 2] == 0).float().mean()) == pytest.approx(0.5, abs=0.06)
+    assert float((others[:, 2] == 0).float().mean()) == pytest.approx(0.5, abs=0.12)
 
 
 def test_zeros_are_one_prompt_of_zeros():
