@@ -6,7 +6,7 @@
 The widened miniature of SD 1.5, or of SDXL, draws the first pictures of the evaluation's held-out
 pairs from captions and from pictures. Prints the shares of right things and grounds with 95 %
 intervals, to be laid beside the narrow models' tables: another noise, the same settings. Run by the
-host's own Python; needs npm for the drawings.
+Python that `make test` made for the host in build/tests, which has diffusers; needs npm.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def sd15_forms(host: SimpleNamespace) -> dict:
     given["captions"] = "\n".join(given["captions"][::step][:CAPTIONS])
     return {
         "closed form, the paper's": projection(host),
-        "gap 0.5, 16 pictures": projection(host, clip=host.clip, gap=0.5, **given),
+        "gap 0.5, 16 pictures": projection(
+            host, clip=host.clip, clip_vision=host.vision, gap=0.5, **given
+        ),
     }
 
 
@@ -101,7 +103,9 @@ def sdxl_forms(host: SimpleNamespace) -> dict:
     """Row name -> projection: the readings of every third known pair's captions, 32 pictures."""
     given = known(32)
     given["captions"] = "\n".join(given["captions"][::3])
-    return {"readings, 32 pictures": projection(host, clip=host.clip, **given)}
+    return {
+        "readings, 32 pictures": projection(host, clip=host.clip, clip_vision=host.vision, **given)
+    }
 
 
 def measure(host: SimpleNamespace, forms: dict, options: argparse.Namespace) -> None:
