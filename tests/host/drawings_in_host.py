@@ -127,7 +127,7 @@ def measure(host: SimpleNamespace, forms: dict, options: argparse.Namespace) -> 
             drawn = sampled(host, prompts(case), len(case.captions), SEED + number)
             with torch.inference_mode(False):
                 found.append(measured(drawn.clone().movedim(-1, 1), case.scenes, judge))
-            print(f"{name}: {AT_ONCE * (number + 1)}", flush=True)
+            print(f"{name}: {sum(len(part['thing']) for part in found)}", flush=True)
         shares = {c: share(joined(found)[c]) for c in ("thing", "judge", "ground")}
         print(name, " ".join(f"{c} {shown(value)}" for c, value in shares.items()), flush=True)
 
@@ -144,7 +144,7 @@ def cases_of(count: int) -> list:
     )
 
     cases = []
-    for number in range(-(-count // CHUNK)):
+    for number in range(-(-count // CHUNK)):  # in chunks of the evaluation's, of a seed each
         seed = 1000 * SEEDS["test"] + number
         scenes = sample(CHUNK, "test", generator_of(seed), TRAINED)
         pictures, captions = render(scenes), captions_of(scenes, seed)
