@@ -32,7 +32,9 @@ from image_to_prompt.tests.host.random_readings import readings_of
 
 CHECKPOINTS = "miniature-sdxl-*.ckpt"
 STEPS, SIDE = 1, 16  # of sampling; of latents
-BATCH, WARM = 2, 2  # noisy pictures in a training step; steps before the measured ones
+# Of a training step: noisy pictures, steps before the measured ones, side of the latents. What a
+# step costs beside the U-Net does not depend on the side: a larger one is nearer to SDXL's 128.
+BATCH, WARM, TRAINING_SIDE = 2, 2, 32
 
 
 def main() -> None:
@@ -88,13 +90,13 @@ def training_row(loaded: SimpleNamespace, repeats: int) -> dict:
     config = replace(config, noise=noise, preservation=kept)
     sockets = (loaded.model, loaded.vae, loaded.clip, loaded.vision)
     models = session.Models(*sockets, loaded.projection, "fast")
-    alone = TrainingImages((torch.randn(4, SIDE, SIDE),), torch.randn(1, 768))
+    alone = TrainingImages((torch.randn(4, TRAINING_SIDE, TRAINING_SIDE),), torch.randn(1, 768))
     texts = [f"a {colour} star" for colour in ("red", "green", "blue", "black")]
     trainer = session.trainer_of(models, config, 0, 30, alone, preserved_texts=texts)
     for _ in range(WARM):
         trainer.step()
     unet = loaded.model.model.diffusion_model
-    noisy, times = torch.randn(BATCH, 4, SIDE, SIDE), torch.full((BATCH,), 500.0)
+    noisy, times = torch.randn(BATCH, 4, TRAINING_SIDE, TRAINING_SIDE), torch.full((BATCH,), 500.0)
     pooled = torch.randn(BATCH, 2816)
 
     def bare():
