@@ -79,10 +79,10 @@ def projection(host: SimpleNamespace, **inputs):
 def known(pictures: int) -> dict:
     """Inputs of Load Projection: pictures (N, 96, 96, 3) and all captions of known pairs."""
     from image_to_prompt.tests.miniature.drawings.captions import all_captions
-    from image_to_prompt.tests.miniature.drawings.rows import _PICTURE_SEED
-    from image_to_prompt.tests.miniature.drawings.world import generator_of, pairs, render, sample
+    from image_to_prompt.tests.miniature.drawings.rows import mean_pictures
+    from image_to_prompt.tests.miniature.drawings.world import pairs
 
-    shown = render(sample(32, "train", generator_of(_PICTURE_SEED)))[:pictures]
+    shown = mean_pictures()[:pictures]
     captions = [text for pair in pairs("train") for text in all_captions(pair)]
     return {"image": shown.movedim(1, -1), "captions": captions}
 

@@ -25,6 +25,12 @@ from .train_unet import schedule
 from .world import COLOURS, THINGS
 
 
+def edit_texts() -> list[str]:
+    """What edits say in this world: every thing, and every ground."""
+    things = [f"a {thing}" for thing in THINGS]
+    return things + [f"on a {ground} background" for ground in COLOURS]
+
+
 @dataclass(frozen=True, eq=False)
 class Bench:
     """The miniature, its U-Net as a denoiser, its closed form, the empty prompt (1, 77, 96)."""
@@ -42,9 +48,7 @@ class Bench:
 
     def texts(self) -> EncodedPrompts:
         """What edits say in this world, for prompt preservation."""
-        phrases = [f"a {thing}" for thing in THINGS]
-        phrases += [f"on a {ground} background" for ground in COLOURS]
-        states, ends = self.mini.states(phrases)
+        states, ends = self.mini.states(edit_texts())
         return EncodedPrompts(states, tuple(ends.tolist()))
 
     def images(self, pictures: Tensor) -> TrainingImages:

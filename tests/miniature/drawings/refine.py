@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -96,6 +97,19 @@ def print_table(parts: list[dict[str, Outcome]]) -> None:
         print(f"{name}\n  " + "\n  ".join(cells), flush=True)
 
 
+def run(folder: Path, count: int, rows: Callable[[int], dict[str, Outcome]]) -> None:
+    """Measure the references that have no file in the folder yet, and print the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        path = folder / f"{number:03}.pt"
+        if not path.exists():
+            clock = time.monotonic()
+            torch.save(rows(number), path)
+            print(f"{path.name}  {time.monotonic() - clock:.0f} s", flush=True)
+    files = sorted(folder.glob("*.pt"))[:count]
+    print_table([torch.load(file, weights_only=True) for file in files])
+
+
 def main() -> None:
     """Measure the references that no earlier run has measured, and print the table."""
     parser = argparse.ArgumentParser(
@@ -107,17 +121,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = folder_of(options.weights).parent.parent / "refine" / folder_of(options.weights).name
-    folder.mkdir(parents=True, exist_ok=True)
     mini, judge = Miniature.load(options.weights), models.load("judge", options.weights)
     bench, scenes = Bench.of(mini), sample(100, "test", generator_of(SEED), TRAINED)
-    for number in range(options.n):
-        path = folder / f"{number:03}.pt"
-        if not path.exists():
-            clock = time.monotonic()
-            torch.save(rows_of(bench, judge, scenes[number : number + 1], number), path)
-            print(f"{path.name}  {time.monotonic() - clock:.0f} s", flush=True)
-    files = sorted(folder.glob("*.pt"))[: options.n]
-    print_table([torch.load(file, weights_only=True) for file in files])
+    run(folder, options.n, lambda k: rows_of(bench, judge, scenes[k : k + 1], k))
 
 
 if __name__ == "__main__":

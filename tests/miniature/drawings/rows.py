@@ -61,14 +61,18 @@ def captions_of(scenes: Scenes, seed: int) -> list[str]:
     return [write(FULL[w], thing, ground) for w, thing, ground in facts]
 
 
+def mean_pictures() -> Tensor:
+    """PICTURES pictures (N, 3, 96, 96) of known pairs, whose mean is the mean picture."""
+    return render(sample(PICTURES, "train", generator_of(_PICTURE_SEED)))
+
+
 def projections(mini: Miniature) -> dict[str, Projection]:
     """Row name -> the product's projection: the paper's and those that close the gap.
 
     Statistics are those of 300 captions and of 16 pictures of known pairs; least squares takes
     all captions of the known pairs, and the mean of 32 pictures.
     """
-    pictures = render(sample(PICTURES, "train", generator_of(_PICTURE_SEED)))
-    states, embeds = caption_states(mini.clip, "train"), mini.image_embeds(pictures)
+    states, embeds = caption_states(mini.clip, "train"), mini.image_embeds(mean_pictures())
     centred = centred_rows(mini.clip, states, NORM, embeds)
     named = {name: centred[key] for key, name in CENTRED.items()}
     paper, W = closed_projection(mini.clip, NORM), mini.clip.text_projection.weight

@@ -16,13 +16,13 @@ from image_to_prompt.projection import (
     refine,
 )
 
-from ..drawings.rows import NORM
+from ..drawings.bench import edit_texts
+from ..drawings.rows import NORM, PICTURES
 from ..drawings.train_unet import schedule
-from ..drawings.world import COLOURS, THINGS
 from ..experiments.centred_rows import closed_projection
 from ..experiments.fit_common import joined
 from .encoders import Prompts
-from .rows import MOST_PICTURES, forms_of
+from .rows import forms_of
 from .sampling import Miniature
 
 
@@ -41,14 +41,12 @@ class Bench:
         """Everything that training needs; the mean of 32 pictures is removed."""
         forms = forms_of(mini)
         closed = closed_projection(mini.encoders.l, NORM)
-        plain = closed.with_readings(forms.by_pictures[MOST_PICTURES])
+        plain = closed.with_readings(forms.by_pictures[PICTURES])
         return cls(mini, DiffusersDenoiser(mini.unet, schedule()), plain, forms.empty, forms.end)
 
     def texts(self) -> EncodedPrompts:
         """What edits say in this world, for prompt preservation."""
-        phrases = [f"a {thing}" for thing in THINGS]
-        phrases += [f"on a {ground} background" for ground in COLOURS]
-        prompts, ends = self.mini.encoders.encode(phrases)
+        prompts, ends = self.mini.encoders.encode(edit_texts())
         return EncodedPrompts(prompts.context, tuple(ends.tolist()), prompts.pooled)
 
     def images(self, pictures: Tensor) -> TrainingImages:

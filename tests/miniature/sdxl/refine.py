@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import time
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from image_to_prompt.projection import REFINE
 from ..drawings import models as drawings
 from ..drawings.editing import changed
 from ..drawings.measures import Outcome
-from ..drawings.refine import EDITS, REFINED, STEPS, found_of, print_table
+from ..drawings.refine import EDITS, REFINED, STEPS, found_of, run
 from ..drawings.sampling import noise_of
 from ..drawings.world import TRAINED, Scenes, generator_of, render, sample
 from . import models
@@ -82,18 +81,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = folder_of(options.weights, options.preset)
-    folder.mkdir(parents=True, exist_ok=True)
     bench, judge = Bench.of(Miniature.load(options.weights)), drawings.load("judge")
     scenes = sample(MOST, "test", generator_of(SEED), TRAINED)
-    for number in range(options.n):
-        path = folder / f"{number:03}.pt"
-        if not path.exists():
-            clock = time.monotonic()
-            found = rows_of(bench, judge, scenes[number : number + 1], number, options.preset)
-            torch.save(found, path)
-            print(f"{path.name}  {time.monotonic() - clock:.0f} s", flush=True)
-    files = sorted(folder.glob("*.pt"))[: options.n]
-    print_table([torch.load(file, weights_only=True) for file in files])
+    run(folder, options.n, lambda k: rows_of(bench, judge, scenes[k : k + 1], k, options.preset))
 
 
 if __name__ == "__main__":

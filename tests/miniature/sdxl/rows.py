@@ -13,15 +13,16 @@ from image_to_prompt.projection.families.readings import Readings
 
 from ..drawings.captions import FULL, write
 from ..drawings.joint_space import CUT
-from ..drawings.world import COLOURS, THINGS, Scenes, generator_of, render, sample
+from ..drawings.rows import PICTURES as MOST_PICTURES
+from ..drawings.rows import mean_pictures
+from ..drawings.world import COLOURS, THINGS, Scenes, generator_of
 from .encoders import Prompts
 from .models import L_WIDTH
 from .readings import agreement, fit, means, states_of
 from .sampling import Miniature
 from .slots import edited, placed
 
-PICTURES = (4, 16, 32)
-MOST_PICTURES = max(PICTURES)
+PICTURES = (4, 16, MOST_PICTURES)
 EDIT_WEIGHTS = (0.6, 1.0, 1.5)
 NORM = 27.5 / 8**0.5  # the paper's length at this width
 GROUND_EDIT, THING_EDIT = "on a {g} background", "a picture of a {t}"
@@ -48,8 +49,7 @@ class Forms:
 def forms_of(miniature: Miniature) -> Forms:
     """The readings of all captions of training pairs, with 0 to 32 mean training pictures."""
     plain = fit(miniature.encoders)
-    pictures = render(sample(MOST_PICTURES, "train", generator_of(81)))
-    v = F.normalize(miniature.image_embeds(pictures), dim=-1)
+    v = F.normalize(miniature.image_embeds(mean_pictures()), dim=-1)
     by_pictures = {count: plain.with_pictures(v[:count]) for count in PICTURES}
     empty, end = miniature.encoders.encode([""])
     return Forms(plain, by_pictures, empty, end)

@@ -147,6 +147,11 @@ def test_at_its_start_the_unet_reads_the_first_encoder_alone():
     model = models.unet_model()
     encoders = TextEncoders.load()
     head_start.adopt(model, drawings.load("unet"), encoders.l)
+    first = model.add_embedding.linear_1.weight
+    assert not first[:, models.G_WIDTH :].any()  # the sizes
+    pooled = encoders.encode(["a fox on a red background", "a car"])[0].pooled
+    read = pooled @ first[:, : models.G_WIDTH].T
+    assert 0.5 < float(read.std()) < 2
     prompts, _ = encoders.encode(["a fox on a red background"])
     noisy, times = torch.randn(1, 4, 12, 12), torch.tensor([500])
     other = Prompts(prompts.context.clone(), prompts.pooled + 1)
