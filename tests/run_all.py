@@ -11,9 +11,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,12 +101,21 @@ def run(
     report = BUILD / f"{re.sub(r'[^A-Za-z0-9.]+', '-', where)}.xml"
     report.unlink(missing_ok=True)
     command = [str(python), "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
-    finished = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **settings}, stdout=out, stderr=out
-    )
-    if not report.exists():
+    # pytest would keep the files of three runs, and wide models are gigabytes.
+    with tempfile.TemporaryDirectory(prefix="image-to-prompt-", ignore_cleanup_errors=True) as base:
+        finished = subprocess.run(
+            [*command, f"--basetemp={base}"],
+            cwd=ROOT,
+            env={**os.environ, **settings},
+            stdout=out,
+            stderr=out,
+        )
+        free = shutil.disk_usage(base).free / 1e9
+    try:
+        result = read_report(where, report)
+    except (OSError, ElementTree.ParseError) as error:
+        print(f"{where}: no report ({error}); {free:.1f} GB of disk were free", flush=True)
         return Result(where, 0, 1, {})
-    result = read_report(where, report)
     if finished.returncode not in (0, 1) and not result.failed:
         result.failed = 1  # pytest itself broke, or found nothing to run
     return result
