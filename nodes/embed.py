@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..projection import BLENDS, Projection, shared_slots, weighted, weighted_mean
 from ..projection.prompt.travel import check_frames, travel
-from .families.embed import combining, family_prompt
+from .families.embed import combining, family_embeds, family_prompt
 from .host import api as host
 from .host.api import io
 from .host.vision import image_embeddings
@@ -162,8 +162,10 @@ def _prompt(
     parts, masks = masked(pictures, masks_for(mask, pictures), mask_use)
     factors = list(zip(*(values for _, values in rows), strict=True))
     if readings is not None:
-        sources = (projection, readings, clip, clip_vision, parts, masks, crop)
-        return family_prompt(*sources, combining(mode, weights, keys), text, factors, blend, pads)
+        embeds = combining(mode, weights, keys)(
+            family_embeds(projection, readings, clip, clip_vision, parts, crop, masks)
+        )
+        return family_prompt(readings, clip, embeds, text, factors, blend, pads)
     found = image_embeddings(clip_vision, parts, crop, projection.vision, masks)
     embeddings = torch.cat([projection.apply(v) for v in found])
     if mode == SLOTS:

@@ -23,18 +23,22 @@ def mix_inputs() -> list[io.Input]:
 
 def _models() -> list[io.Input]:
     return [
-        PROJECTION.Input("projection", tooltip="From Load Projection, for SD 1.x."),
+        PROJECTION.Input("projection", tooltip="From Load Projection, for this model."),
         io.Clip.Input(
             "clip",
             tooltip=(
-                "The text encoder of the SD 1.x checkpoint. Gives the text, the start token and "
-                "the empty prompt, and encodes the words. CLIP Set Last Layer acts on the text; "
-                "the picture is always a last-layer state."
+                "The text encoder of the checkpoint. Gives the text, the start token and the "
+                "empty prompt, and encodes the words. SD 1.x: CLIP Set Last Layer acts on the "
+                "text; the picture is always a last-layer state. SDXL and SD 2.x: the same layer "
+                "as when the projection was made."
             ),
         ),
         io.ClipVision.Input(
             "clip_vision",
-            tooltip="The vision encoder of the same CLIP: for SD 1.x clip-vit-large-patch14.",
+            tooltip=(
+                "The vision encoder of the projection's CLIP: for SD 1.x, and for SDXL unless it "
+                "was made with another one, clip-vit-large-patch14."
+            ),
         ),
     ]
 

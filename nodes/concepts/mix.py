@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ...projection import (
     BLENDS,
@@ -21,14 +22,23 @@ from ...projection import (
     without,
     words_of,
 )
+from ..families.concepts import words_in_joint_space
+from ..families.embed import check_family_pairing, family_prompt
 from ..host import api as host
 from ..host.api import io
 from ..host.text import eos_states
 from ..host.vision import image_embeddings
 from ..inputs.advice import with_advice
-from ..inputs.checks import check_choice, check_number, check_share, check_text, rgb
-from ..inputs.embed_inputs import CROPS
-from ..prompts.entries import entries_of, prompt_of, sd1_projection
+from ..inputs.checks import (
+    check_choice,
+    check_number,
+    check_projection,
+    check_share,
+    check_text,
+    rgb,
+)
+from ..inputs.embed_inputs import CROPS, PAD_RULES
+from ..prompts.entries import entries_of, prompt_of
 from ..prompts.rows import check_pairing
 from ..types import CATEGORY
 from .inputs import CHOICES, FROM_B, MODES, ONLY, OWN_WORDS, mix_inputs
@@ -47,7 +57,7 @@ class ImageToPromptMix(io.ComfyNode):
             description=(
                 "Takes only the style, the colours, the place, the subject, or what your own "
                 "words name, from a picture: into another picture's prompt, alone, or left out. "
-                "Plain CONDITIONING for SD 1.x, without training."
+                "Plain CONDITIONING for SD 1.x, SD 2.x or SDXL, without training."
             ),
             inputs=mix_inputs(),
             outputs=[
@@ -88,7 +98,11 @@ class ImageToPromptMix(io.ComfyNode):
         check_number(strength, "strength")
         check_text(text, "text")
         check_share(amount, "amount")
-        check_pairing(sd1_projection(projection), clip, clip_vision)
+        readings = check_projection(projection).readings
+        if readings is None:
+            check_pairing(projection, clip, clip_vision)
+        else:
+            check_family_pairing(projection, readings, clip, clip_vision)
         listed = _words(concept, words)
         pictures = _pictures(image_a, image_b if mode == FROM_B else None, mode, crop)
 
@@ -96,6 +110,11 @@ class ImageToPromptMix(io.ComfyNode):
         if amount > 0:
             part = _concept(projection, clip, listed)
             embeds = [_mixed(projection, clip_vision, embeds, part, mode, amount)]
+        if readings is not None:
+            factors, pads = [(text_weight, strength)], PAD_RULES[0]
+            unit = normalize(embeds[0].float(), dim=-1)
+            found = family_prompt(readings, clip, unit, text, factors, blend, pads)
+            return io.NodeOutput(found)
         # One by one, as Image To Prompt Embed does: a batch differs in the last bits.
         found = torch.cat([projection.apply(v) for v in embeds[0].split(1)])
         prompt = prompt_of(projection, found)
@@ -134,8 +153,12 @@ def _embeds(projection: Projection, clip_vision: Any, pictures: Tensor, crop: st
 
 
 def _concept(projection: Projection, clip: Any, words: tuple[str, ...]) -> Concept:
-    weight = text_projection_of(projection)
-    found = Concept.of(eos_states(clip, words) @ weight.T)  # (N, D) @ (D, J)
+    if projection.readings is None:
+        weight = text_projection_of(projection)
+        embeds = eos_states(clip, words) @ weight.T  # (N, D) @ (D, J)
+    else:
+        embeds = words_in_joint_space(projection, projection.readings, clip, words)
+    found = Concept.of(embeds)
     log.info("%d words, %d directions of the concept", len(words), found.rank)
     return found
 
@@ -150,13 +173,16 @@ def _mixed(
 ) -> Tensor:
     if mode == FROM_B:
         return swap(embeds[0], embeds[1], concept, amount)
+    change = only if mode == ONLY else without
+    readings = projection.readings
+    if readings is not None:
+        return change(embeds[0], concept, amount, readings.direction, readings.centre)
     if projection.centred is not None:
         direction = projection.centred.direction
     else:
         encoder = projection.encoder
         weight = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
         direction = visual_direction(weight.float()).float()
-    change = only if mode == ONLY else without
     return change(embeds[0], concept, amount, direction)
 
 

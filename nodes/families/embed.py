@@ -1,4 +1,4 @@
-"""The CONDITIONING of pictures for SD 2.x, SDXL and its refiner."""
+"""The CONDITIONING of image embeddings for SD 2.x, SDXL and its refiner."""
 
 from __future__ import annotations
 
@@ -27,47 +27,53 @@ from ..inputs.embed_inputs import FROM_ALL, SLOTS, TRAVEL
 from ..prompts.rows import check_vision_encoder
 
 
-def family_prompt(
+def family_embeds(
     projection: Projection,
     readings: Readings,
     clip: Any,
     clip_vision: Any,
     pictures: Sequence[Tensor],
-    masks: Sequence[Tensor] | None,
     crop: str,
-    combine: Callable[[Tensor], Tensor],
+    masks: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Unit image embeddings (B, J), joint CLIP space, of pictures (1, H, W, 3).
+
+    masks: see `image_embeddings`. Raises ImageToPromptError as `check_family_pairing`, before.
+    """
+    check_family_pairing(projection, readings, clip, clip_vision)
+    found = image_embeddings(clip_vision, pictures, crop, projection.vision, masks)
+    return normalize(torch.cat(list(found)).float(), dim=-1)
+
+
+def family_prompt(
+    readings: Readings,
+    clip: Any,
+    embeds: Tensor,
     text: str,
     factors: Sequence[tuple[float, float]],
     blend: str,
     pads: str,
 ) -> list:
-    """One CONDITIONING of pictures (1, H, W, 3), as core's CLIPTextEncode gives one of texts.
+    """One CONDITIONING of image embeddings, as core's CLIPTextEncode gives one of texts.
 
-    masks: see `image_embeddings`. combine: from `combining`. factors: text_weight and strength,
-    the same for all rows. blend, pads: see `picture_prompt`.
+    embeds: (B, J), joint CLIP space, of any length. factors: text_weight and strength, of all rows
+    or of each. blend, pads: see `picture_prompt`.
     """
-    if len(set(factors)) > 1:
-        raise ImageToPromptError(
-            "one text_weight and one strength for all frames of this model",
-            f"{len(set(factors))} different ones",
-            "Give single values, or use an SD 1.x checkpoint.",
-        )
-    text_weight, strength = factors[0]
-    _check_pairing(projection, readings, clip, clip_vision)
-    found = image_embeddings(clip_vision, pictures, crop, projection.vision, masks)
-    embeds = combine(normalize(torch.cat(list(found)).float(), dim=-1))
     encoded = null = encode_family_text(clip, text, readings.family)
-    if strength != 1 and encoded.has_words:
+    if encoded.has_words and any(strength != 1 for _, strength in factors):
         null = encode_family_text(clip, "", readings.family)
+    split = [embeds] if len(set(factors)) == 1 else embeds.split(1)
     entries = []
     for (states, extras), prompt, (nulls, _), nothing in zip(
         encoded.entries, encoded.prompts, null.entries, null.prompts, strict=True
     ):
-        conditioning, pooled = picture_prompt(readings, embeds, prompt, text_weight, blend, pads)
-        conditioning = apply_strength(conditioning.to(states), nulls, strength)
-        pooled = pooled_strength(pooled, nothing.pooled, strength)
-        check_finite([conditioning, pooled], text_weight, strength)
-        entries.append([conditioning, {**extras, "pooled_output": pooled}])
+        conditioning, pooled = [], []
+        for part, (text_weight, strength) in zip(split, factors, strict=False):
+            found, vector = picture_prompt(readings, part, prompt, text_weight, blend, pads)
+            conditioning.append(apply_strength(found.to(states), nulls, strength))
+            pooled.append(pooled_strength(vector, nothing.pooled, strength))
+            check_finite([conditioning[-1], pooled[-1]], text_weight, strength)
+        entries.append([torch.cat(conditioning), {**extras, "pooled_output": torch.cat(pooled)}])
     return entries
 
 
@@ -90,7 +96,10 @@ def combining(
     return partial(spherical_mean, weights=weights) if mode in FROM_ALL else torch.clone
 
 
-def _check_pairing(projection: Projection, readings: Readings, clip: Any, clip_vision: Any) -> None:
+def check_family_pairing(
+    projection: Projection, readings: Readings, clip: Any, clip_vision: Any
+) -> None:
+    """Raise ImageToPromptError unless both models are those that the readings were made for."""
     check_socket(clip, "clip")
     check_socket(clip_vision, "clip_vision")
     check_family(clip, readings.family, readings.layer)

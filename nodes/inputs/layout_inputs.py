@@ -19,8 +19,8 @@ def layout_inputs() -> list[io.Input]:
 
 def _sockets() -> list[io.Input]:
     return [
-        PROJECTION.Input("projection", tooltip="From Load Projection, for SD 1.x."),
-        io.Clip.Input("clip", tooltip="The text encoder of the SD 1.x checkpoint."),
+        PROJECTION.Input("projection", tooltip="From Load Projection, for this model."),
+        io.Clip.Input("clip", tooltip="The text encoder of the checkpoint."),
         io.ClipVision.Input("clip_vision", tooltip="The vision encoder of the same CLIP."),
         io.Image.Input(
             "image",

@@ -8,16 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...projection import Projection
+from ...projection import ImageToPromptError, Projection
 from ...projection.prompt.conditioning import image_slots
 from ...projection.regions.tiles import Grid
+from ..families.embed import family_embeds, family_prompt
 from ..host import api as host
 from ..host.api import io
 from ..host.vision import image_embeddings
 from ..inputs.advice import with_advice
-from ..inputs.checks import check_choice, check_number, check_share, check_text, rgb
+from ..inputs.checks import (
+    check_choice,
+    check_number,
+    check_projection,
+    check_share,
+    check_text,
+    rgb,
+)
+from ..inputs.embed_inputs import PAD_RULES
 from ..inputs.layout_inputs import MODES, TILES, layout_inputs
-from ..prompts.entries import sd1_projection
 from ..prompts.rows import check_pairing, entries
 from ..types import CATEGORY
 
@@ -36,7 +44,7 @@ class ImageToPromptLayout(io.ComfyNode):
             description=(
                 "Cuts a picture into tiles and gives each tile's prompt its part of the canvas, so "
                 "that things stay where they are. One CONDITIONING for core's samplers. Each tile "
-                "is one more pass of the model on its area. SD 1.x."
+                "is one more pass of the model on its area. SD 1.x, SD 2.x and SDXL."
             ),
             inputs=layout_inputs(),
             outputs=[
@@ -69,14 +77,13 @@ class ImageToPromptLayout(io.ComfyNode):
         factors = [(check_number(text_weight, "text_weight"), check_number(strength, "strength"))]
         check_share(whole, "whole")
         check_share(feather, "feather")
-        check_pairing(sd1_projection(projection), clip, clip_vision)
+        models = (check_projection(projection), clip, clip_vision)
+        _check_family(projection, mode)
         pictures = rgb(image, "none")
         grid = _grid(tiles, pictures)
 
         def prompt(part: Tensor) -> list:
-            found = image_embeddings(clip_vision, part.split(1), "none", projection.vision)
-            embeddings = torch.cat([projection.apply(v) for v in found])
-            return entries(projection, clip, text, embeddings, factors)
+            return _prompt(*models, part, text, factors)
 
         parts = [prompt(part) for part in grid.cut(pictures)]
         if mode == MODES[1]:
@@ -85,6 +92,29 @@ class ImageToPromptLayout(io.ComfyNode):
         under = prompt(pictures) if whole > 0 else []
         under = [[states, {**extras, "strength": float(whole)}] for states, extras in under]
         return io.NodeOutput(under + _placed(parts, masks))
+
+
+def _check_family(projection: Projection, mode: str) -> None:
+    if projection.readings is not None and mode == MODES[1]:
+        raise ImageToPromptError(
+            f"a projection for SD 1.x, for mode '{MODES[1]}'",
+            f"one for {projection.readings.family.name}",
+            f"Choose mode '{MODES[0]}'.",
+        )
+
+
+def _prompt(
+    projection: Projection, clip: Any, clip_vision: Any, part: Tensor, text: str, factors: list
+) -> list:
+    """CONDITIONING of pictures (B, H, W, 3), whole as they are."""
+    readings, singles = projection.readings, part.split(1)
+    if readings is not None:
+        embeds = family_embeds(projection, readings, clip, clip_vision, singles, "none")
+        return family_prompt(readings, clip, embeds, text, factors, "add", PAD_RULES[0])
+    check_pairing(projection, clip, clip_vision)
+    found = image_embeddings(clip_vision, singles, "none", projection.vision)
+    embeddings = torch.cat([projection.apply(v) for v in found])
+    return entries(projection, clip, text, embeddings, factors)
 
 
 def _grid(tiles: str, pictures: Tensor) -> Grid:

@@ -5,8 +5,8 @@
     without   x - p (x - m) (2 G - G^2)
 
 x, y: unit image embeddings (B, J), joint CLIP space; G: the concept's filter, see `concept`;
-p: the amount, 0..1; m = (x . c) c: what x shares with all pictures, so that what is left out is
-replaced by the mean picture's and not by nothing (ours). swap is IP-Composer's composition.
+p: the amount, 0..1; m = (x . c) c + centre: what x shares with all pictures, so that what is left
+out is replaced by the mean picture's and not by nothing (ours). swap is IP-Composer's composition.
 """
 
 from __future__ import annotations
@@ -36,25 +36,35 @@ def swap(image_embeds: Tensor, others: Tensor, concept: Concept, amount: float =
 
 
 def only(
-    image_embeds: Tensor, concept: Concept, amount: float = 1.0, direction: Tensor | None = None
+    image_embeds: Tensor,
+    concept: Concept,
+    amount: float = 1.0,
+    direction: Tensor | None = None,
+    centre: Tensor | None = None,
 ) -> Tensor:
     """Image embeddings (B, J) of which the concept alone is left beside the mean picture.
 
     image_embeds: (B, J), joint CLIP space, of any length. direction: c (J,) of the mean picture, of
-    length 1, of either sign (`Centred.direction`, `visual_direction`); None: no mean. amount, the
-    result and errors are those of `swap`.
+    length 1, of either sign (`Centred.direction`, `visual_direction`); centre: (J,), what the mean
+    picture has beside it (`Readings.centre`); None: neither. amount, the result and errors are
+    those of `swap`.
     """
     x = _unit(image_embeds)
-    deviation = x - _mean_part(x, direction)
+    deviation = x - _mean_part(x, direction, centre)
     return _moved(image_embeds, x, concept.part(deviation) - deviation, amount)
 
 
 def without(
-    image_embeds: Tensor, concept: Concept, amount: float = 1.0, direction: Tensor | None = None
+    image_embeds: Tensor,
+    concept: Concept,
+    amount: float = 1.0,
+    direction: Tensor | None = None,
+    centre: Tensor | None = None,
 ) -> Tensor:
     """Image embeddings (B, J) in which the concept is that of the mean picture; as `only`."""
     x = _unit(image_embeds)
-    return _moved(image_embeds, x, -concept.whole_part(x - _mean_part(x, direction)), amount)
+    deviation = x - _mean_part(x, direction, centre)
+    return _moved(image_embeds, x, -concept.whole_part(deviation), amount)
 
 
 def _moved(image_embeds: Tensor, x: Tensor, change: Tensor, amount: float) -> Tensor:
@@ -74,8 +84,9 @@ def _unit(image_embeds: Tensor) -> Tensor:
     return normalize(image_embeds.float(), dim=-1)
 
 
-def _mean_part(x: Tensor, direction: Tensor | None) -> Tensor:
-    if direction is None:
-        return torch.zeros_like(x)
-    c = direction.to(x)
-    return (x @ c)[:, None] * c
+def _mean_part(x: Tensor, direction: Tensor | None, centre: Tensor | None) -> Tensor:
+    along = torch.zeros_like(x)
+    if direction is not None:
+        c = direction.to(x)
+        along = (x @ c)[:, None] * c
+    return along if centre is None else along + centre.to(x)

@@ -77,6 +77,18 @@ def made(load, models):
     return load(clip=models.sdxl)
 
 
+@pytest.fixture(scope="module")
+def cases(models, made, load):
+    """For each family a projection, its clip and its vision encoder."""
+    refiner = load(clip=models.refiner, clip_vision=models.vision_g)
+    sd2 = load(clip=models.sd2, clip_vision=models.vision_h)
+    return {
+        "sdxl": (made, models.sdxl, models.vision),
+        "refiner": (refiner, models.refiner, models.vision_g),
+        "sd2": (sd2, models.sd2, models.vision_h),
+    }
+
+
 def core(clip, text: str):
     """Core's CLIPTextEncode: states and pooled vector."""
     import nodes

@@ -10,9 +10,9 @@ import torch
 
 from image_to_prompt.projection import SDXL, load_projection, picture_prompt
 from image_to_prompt.tests.host.family_models import CAPTIONS
-from image_to_prompt.tests.host.family_tools import core, embed, load, made, models
+from image_to_prompt.tests.host.family_tools import cases, core, embed, load, made, models
 
-__all__ = ["embed", "load", "made", "models"]  # fixtures
+__all__ = ["cases", "embed", "load", "made", "models"]  # fixtures
 TEXTS = [*CAPTIONS[:3], "", "a castle " * 37, "word " * 75, "(a red:1.3) dog"]
 WIDTHS = {"sdxl": (2048, 1280), "refiner": (1280, 1280), "sd2": (1024, 1024)}
 
@@ -61,18 +61,6 @@ def test_the_joint_embedding_of_captions_is_the_files_projection_of_the_last_sta
 
 
 # --- prompts ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cases(models, made, load):
-    """For each family a projection, its clip and its vision encoder."""
-    refiner = load(clip=models.refiner, clip_vision=models.vision_g)
-    sd2 = load(clip=models.sd2, clip_vision=models.vision_h)
-    return {
-        "sdxl": (made, models.sdxl, models.vision),
-        "refiner": (refiner, models.refiner, models.vision_g),
-        "sd2": (sd2, models.sd2, models.vision_h),
-    }
 
 
 @pytest.mark.parametrize("text", ["", "in the snow", "a castle " * 50])

@@ -21,10 +21,8 @@ from image_to_prompt.workflows.comfyui import hosts, server
 
 SIDE, INSET, FRAME = 384, 112, 4
 LIMIT = 40_000  # bytes: shown in a list of many
-STEERED = ("edit", "refine_and_edit")  # workflows with a text
+STEERED = ("edit", "refine_and_edit", "sdxl_edit")  # workflows with a text
 WIDE = {"two_regions": 192, "layout": 192}  # two squares side by side
-# Made with another checkpoint than the miniature's.
-WITHOUT_THUMBNAIL = ("sdxl_variation", "sdxl_edit", "sdxl_refine")
 FITTED, EPOCHS = 12, 2  # pictures and epochs: enough to show what the workflow does
 
 
@@ -51,9 +49,11 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
     return square
 
 
-def settings_for(name: str, common: dict[str, object]) -> dict[str, object]:
-    """What to fill into one workflow."""
-    settings = dict(common)
+def settings_for(
+    name: str, common: dict[str, object], sdxl: dict[str, object]
+) -> dict[str, object]:
+    """What to fill into one workflow; `sdxl`: what its workflows have in place of `common`'s."""
+    settings = common | (sdxl if name.startswith("sdxl_") else {})
     if name in WIDE:
         settings["width"] = WIDE[name]
     if name == "fit_on_a_folder":
@@ -98,6 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = demo.MINIATURE | {"text_weight": demo.TEXT_WEIGHT}
     files = demo.Files(*miniature.wide_files(source), str(source), given)
     settings = demo.settings_of(files, base) | {"seed": 9}  # a good one of 14
+    sdxl = {
+        "checkpoint": server.place(base, "checkpoints", miniature.sdxl_checkpoint()),
+        # The miniature's text encoders know few words of the built-in captions.
+        "LoadProjection.corpus_size": 0,
+        "LoadProjection.captions": "\n".join(miniature.known_captions()),
+    }
     pictures = miniature.world_pictures(scratch)
     references = [reference.path for reference in pictures]
     folder = str(NODE_SPECS["LoadImageDataSetFromFolder"].widgets["folder"])
@@ -105,11 +111,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with server.start(host, base) as url:
         for number, make in enumerate(build.GRAPHS, 1):
             name, graph = make.__name__, make().api()
-            if name in WITHOUT_THUMBNAIL or (options.names and name not in options.names):
+            if options.names and name not in options.names:
                 continue
             used = references_for(name, references, len(nodes_of(graph, "LoadImage")), scratch)
             texts = [pictures[0].edits[0]] if name in STEERED else []
-            values = settings_for(name, settings)
+            values = settings_for(name, settings, sdxl)
             [result] = run.run_workflow(url, graph, scratch, used, texts, values)
             print(compose(result, used, build.HERE / f"{number}_{name}.jpg"), flush=True)
     return 0

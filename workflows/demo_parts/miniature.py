@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from image_to_prompt.tests.miniature.drawings import models
+from image_to_prompt.tests.miniature.drawings import captions, models
 from image_to_prompt.tests.miniature.drawings.sampling import Miniature, noise_of
 from image_to_prompt.tests.miniature.drawings.world import COLOURS, THINGS, pairs
+from image_to_prompt.tests.miniature.sdxl import widen as sdxl
 from image_to_prompt.tests.miniature.widening import widen
 from image_to_prompt.workflows.checkout import ROOT
 
@@ -49,6 +50,7 @@ REFERENCES = (
     ("mushroom", "yellow", "blue", "strawberry"),
     ("sunflower", "black", "purple", "star"),
 )
+CAPTIONS_EVERY = 9  # 523 of the known captions: at SDXL's shapes each is encoded for seconds
 NOISE = 7  # of the references: another one than that of the variations
 
 
@@ -115,6 +117,17 @@ def wide_files(source: Weights) -> tuple[Path, Path]:
         with torch.no_grad():
             widen.write(out, source.folder)
     return files
+
+
+def sdxl_checkpoint() -> Path:
+    """Checkpoint of the miniature of SDXL at SDXL's shapes, made once for these weights."""
+    return sdxl.write()
+
+
+def known_captions() -> list[str]:
+    """Captions of known pairs, which the miniature's text encoders were trained on."""
+    every = [text for pair in pairs("train") for text in captions.all_captions(pair)]
+    return every[::CAPTIONS_EVERY]
 
 
 def _file(folder: Path, part: str) -> Path:

@@ -11,7 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPVisionModelWithProjection
 
 from . import patches
 from .joint_space import JointSpace, build
@@ -38,21 +38,22 @@ SCALE = 15.0  # of the cosines in the cross entropy
 ARTIST_WEIGHT, PATCH_WEIGHT, APART_WEIGHT = 0.3, 0.5, 0.5
 PLACE_SIZE = 0.3  # amplitude of the initial position code, near that of the patches
 CHUNK = 50
+Tower = CLIPModel | CLIPVisionModelWithProjection  # a vision encoder with its projection
 
 
 class WithHeads(nn.Module):
     """CLIP with a head for the artist, and one on every patch for thing and way to the centre."""
 
-    def __init__(self, clip: CLIPModel) -> None:
+    def __init__(self, clip: Tower) -> None:
         super().__init__()
-        width = clip.config.vision_config.hidden_size
+        width = clip.vision_model.config.hidden_size
         self.clip = clip
         self.artist = nn.Linear(width, len(ARTISTS))
         self.patch = nn.Linear(width, len(THINGS) + 2)
 
 
 @torch.no_grad()
-def start(clip: CLIPModel) -> None:
+def start(clip: Tower) -> None:
     """Begin with a sine code of row and column as the patches' position embedding."""
     places = clip.vision_model.embeddings.position_embedding.weight
     side, width = math.isqrt(len(places) - 1), places.shape[1]
@@ -64,7 +65,7 @@ def start(clip: CLIPModel) -> None:
     places[1:] = PLACE_SIZE * torch.cat([rows, columns], dim=-1).flatten(0, 1)
 
 
-def transform(clip: CLIPModel, hidden: Tensor) -> Tensor:
+def transform(clip: Tower, hidden: Tensor) -> Tensor:
     """Embedded tokens (N, L, D) -> output of the last layer, before the last norm."""
     hidden = clip.vision_model.pre_layrnorm(hidden)
     for layer in clip.vision_model.encoder.layers:
@@ -72,7 +73,7 @@ def transform(clip: CLIPModel, hidden: Tensor) -> Tensor:
     return hidden
 
 
-def sparse_tokens(clip: CLIPModel, source: Tensor, kept: Tensor) -> Tensor:
+def sparse_tokens(clip: Tower, source: Tensor, kept: Tensor) -> Tensor:
     """Class token and the patches `kept` (N, k) of windows (N, 256, 300), (N, 1 + k, D)."""
     embeddings = clip.vision_model.embeddings
     chosen = source.gather(1, kept[:, :, None].expand(-1, -1, source.shape[-1]))
@@ -83,8 +84,8 @@ def sparse_tokens(clip: CLIPModel, source: Tensor, kept: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def class_states(clip: CLIPModel, pictures: Tensor) -> Tensor:
-    """Class token after the last norm (N, 128) of [0, 1] pictures (N, 3, H, W)."""
+def class_states(clip: Tower, pictures: Tensor) -> Tensor:
+    """Class token after the last norm (N, D) of [0, 1] pictures (N, 3, H, W)."""
     states = []
     for part in pictures.split(CHUNK):
         hidden = transform(clip, clip.vision_model.embeddings(preprocess(part)))
@@ -93,8 +94,8 @@ def class_states(clip: CLIPModel, pictures: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def image_embeds(clip: CLIPModel, pictures: Tensor) -> Tensor:
-    """Joint-space embeddings (N, 96), not normalised, of [0, 1] pictures (N, 3, H, W)."""
+def image_embeds(clip: Tower, pictures: Tensor) -> Tensor:
+    """Joint-space embeddings (N, J), not normalised, of [0, 1] pictures (N, 3, H, W)."""
     return clip.visual_projection(class_states(clip, pictures))
 
 
@@ -106,6 +107,12 @@ def train(seed: int, clip: CLIPModel) -> CLIPModel:
     for name, value in model.named_parameters():
         value.requires_grad_(not name.startswith(("clip.text", "clip.logit_scale")))
     run = Run("vision", model, SCHEDULE, seed, weight_decay=0.05, average=0.995)
+    fit(run, model, space, seed)
+    return clip
+
+
+def fit(run: Run, model: WithHeads, space: JointSpace, seed: int) -> None:
+    """All steps of the run, on pictures drawn anew every so many of them."""
     turn = -1
     while not run.done:
         if run.step // REFRESH != turn:
@@ -115,7 +122,6 @@ def train(seed: int, clip: CLIPModel) -> CLIPModel:
             pictures = (render(scenes) * 255).round().byte()
         _step(run, model, space, scenes, pictures)
     run.adopt_mean()
-    return clip
 
 
 def _step(run: Run, model: WithHeads, space: JointSpace, pool: Scenes, pictures: Tensor) -> None:
@@ -178,7 +184,7 @@ def domains() -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 @torch.no_grad()
-def measure(clip: CLIPModel, bank: Tensor, count: int = 256) -> dict[str, float]:
+def measure(clip: Tower, bank: Tensor, count: int = 256) -> dict[str, float]:
     """Share of pictures nearest to the right thing, ground and both among 192 captions."""
     facts = {}
     for name, (part, artists) in domains().items():

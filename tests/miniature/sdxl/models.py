@@ -1,9 +1,9 @@
 """The narrow models of SDXL's parts that the drawings' miniature does not have.
 
 The second text encoder, an "open" CLIP as OpenCLIP's bigG is: text 1280 / 20, exact GELU, another
-padding token. The U-Net: SDXL's over 5, with linear projections, text states of both encoders
-side by side, and an embedding of the pooled text and the sizes. First text encoder ("L") and
-autoencoder are those of the drawings.
+padding token; and its vision encoder, 1664 / 16 wide. The U-Net: SDXL's over 5, with linear
+projections, text states of both encoders side by side, and an embedding of the pooled text and the
+sizes. First text encoder ("L") and autoencoder are those of the drawings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from ..drawings import models as drawings
 from ..drawings.tokenizer import END, LENGTH, START, load_table
@@ -38,6 +43,15 @@ def open_clip_model() -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(config)
 
 
+def open_vision_model() -> CLIPVisionModelWithProjection:
+    """The open CLIP's vision encoder: three layers, eight heads of 13 channels, joint space 64."""
+    config = CLIPVisionConfig(
+        hidden_size=104, intermediate_size=4 * 104, num_attention_heads=8, num_hidden_layers=3,
+        hidden_act="gelu", projection_dim=G_WIDTH, image_size=224, patch_size=14,
+    )  # fmt: skip
+    return CLIPVisionModelWithProjection(config)
+
+
 def unet_model() -> UNet2DConditionModel:
     """SDXL's U-Net over 5 with two levels of one block each, heads of 16 channels."""
     return UNet2DConditionModel(
@@ -55,7 +69,8 @@ def unet_model() -> UNet2DConditionModel:
     )
 
 
-BUILDERS = {"open_clip": open_clip_model, "unet": unet_model}
+BUILDERS = {"open_clip": open_clip_model, "open_vision": open_vision_model, "unet": unet_model}
+CHECKPOINT = ("open_clip", "unet")  # the parts that an SDXL checkpoint holds
 
 
 def save(model: nn.Module, part: str, folder: Path = WEIGHTS, **facts: str) -> None:

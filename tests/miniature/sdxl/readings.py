@@ -30,6 +30,12 @@ def fit(encoders: TextEncoders) -> Readings:
     return fit_readings(FAMILY, *encoded(encoders, pairs("train")[::EVERY]))
 
 
+def fit_from_g(encoders: TextEncoders) -> Readings:
+    """The same for pictures that G's own vision encoder embeds: G's joint space is pooled's."""
+    _, states = encoded(encoders, pairs("train")[::EVERY])
+    return fit_readings(FAMILY, states["pooled"], states)
+
+
 def means(readings: Readings, count: int) -> dict[str, Tensor]:
     """The offsets alone (count, D) by kind: what no picture says."""
     return {kind: r.offset.expand(count, -1) for kind, r in readings.readings.items()}

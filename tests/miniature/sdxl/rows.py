@@ -15,10 +15,12 @@ from ..drawings.captions import FULL, write
 from ..drawings.joint_space import CUT
 from ..drawings.rows import PICTURES as MOST_PICTURES
 from ..drawings.rows import mean_pictures
+from ..drawings.train_vision import image_embeds
 from ..drawings.world import COLOURS, THINGS, Scenes, generator_of
+from . import models
 from .encoders import Prompts
 from .models import L_WIDTH
-from .readings import agreement, fit, means, states_of
+from .readings import agreement, fit, fit_from_g, means, states_of
 from .sampling import Miniature
 from .slots import edited, placed
 
@@ -62,6 +64,7 @@ def rows_of(miniature: Miniature, scenes: Scenes, pictures: Tensor, seed: int) -
     print("held-out captions, centred cosine:", {k: round(c, 3) for k, c in cosines.items()})
     v = F.normalize(miniature.image_embeds(pictures), dim=-1)
     rows = caption_rows(miniature, scenes, forms, seed) | picture_rows(miniature, forms, v)
+    rows |= rows_from_g(miniature, forms, pictures)
     table = {name: Row(prompts, scenes) for name, prompts in rows.items()}
     return table | edit_rows(miniature, scenes, forms, v, seed)
 
@@ -103,6 +106,17 @@ def picture_rows(miniature: Miniature, forms: Forms, v: Tensor) -> dict[str, Pro
         "27.5 in all slots": as_ported(miniature, empty, v),
         "mean state": placed(means(best, len(v)), empty, end),
         "null": null,
+    }
+
+
+def rows_from_g(miniature: Miniature, forms: Forms, pictures: Tensor) -> dict[str, Prompts]:
+    """Readings of the embeddings that G's own vision encoder gives pictures."""
+    tower, plain = models.load("open_vision"), fit_from_g(miniature.encoders)
+    centred = plain.with_pictures(image_embeds(tower, mean_pictures()))
+    v = image_embeds(tower, pictures)
+    return {
+        "from G, no picture": placed(plain.apply(v), forms.empty, forms.end),
+        "from G, 32 pictures": placed(centred.apply(v), forms.empty, forms.end),
     }
 
 

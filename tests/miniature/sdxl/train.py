@@ -17,7 +17,7 @@ from ..drawings import models as drawings
 from . import models
 from .models import WEIGHTS
 
-STAGES = ("open_clip", "unet")
+STAGES = ("open_clip", "open_vision", "unet")
 
 
 def train_open_clip(seed: int, out: Path, initial: Path) -> dict[str, float]:
@@ -28,6 +28,17 @@ def train_open_clip(seed: int, out: Path, initial: Path) -> dict[str, float]:
     facts = stage.measure(encoder)
     written = {name: f"{value:.4f}" for name, value in facts.items()}
     models.save(encoder, "open_clip", out, seed=str(seed), **written)
+    return facts
+
+
+def train_open_vision(seed: int, out: Path, initial: Path) -> dict[str, float]:
+    """The second text encoder's vision encoder."""
+    from . import train_open_vision as stage
+
+    tower = stage.train(seed, models.load("open_clip", out))
+    facts = stage.measure(tower)
+    written = {name: f"{value:.4f}" for name, value in facts.items()}
+    models.save(tower, "open_vision", out, seed=str(seed), **written)
     return facts
 
 

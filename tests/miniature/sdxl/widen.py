@@ -46,7 +46,7 @@ def checkpoint(folder: Path = models.WEIGHTS) -> State:
 
 def name_of(folder: Path = models.WEIGHTS) -> str:
     """The checkpoint's file name, another one for other weights."""
-    paths = [folder / f"{part}.safetensors" for part in models.BUILDERS]
+    paths = [folder / f"{part}.safetensors" for part in models.CHECKPOINT]
     paths += [drawings.WEIGHTS / f"{part}.safetensors" for part in ("clip", "taesd")]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
     return f"miniature-sdxl-{digest.hexdigest()[:12]}.ckpt"
