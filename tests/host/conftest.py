@@ -35,6 +35,12 @@ def host_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def kept() -> dict:
+    """What several modules use and takes long to make; see `family_tools`."""
+    return {}
+
+
+@pytest.fixture(scope="session")
 def host(host_path, tmp_path_factory):
     """The host with our nodes loaded as it would load them, on the CPU, with folders of its own."""
     make_importable(host_path)

@@ -1,4 +1,7 @@
-"""Fixtures of the tests of projections for SD 2.x and SDXL; see `family_models`."""
+"""Fixtures of the tests of projections for SD 2.x and SDXL; see `family_models`.
+
+Encoders and projections are made once in a session: each is encoded with for many seconds.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,14 @@ FILE = "family-clip.safetensors"
 
 
 @pytest.fixture(scope="module")
-def models(host, tmp_path_factory):
+def models(host, kept, tmp_path_factory):
     """Text encoders of every family, vision encoders of L, H and G, L's projections as a file."""
+    if "models" not in kept:
+        kept["models"] = _models(host, tmp_path_factory)
+    return kept["models"]
+
+
+def _models(host, tmp_path_factory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("vision")
     reference = small_models.reference_clip(seed=5)
     names = ("text_projection.weight", "visual_projection.weight")
@@ -72,20 +81,23 @@ def embed(host, models):
 
 
 @pytest.fixture(scope="module")
-def made(load, models):
+def made(load, models, kept):
     """A projection for SDXL from L's joint space, by these captions."""
-    return load(clip=models.sdxl)
+    if "sdxl" not in kept:
+        kept["sdxl"] = load(clip=models.sdxl)
+    return kept["sdxl"]
 
 
 @pytest.fixture(scope="module")
-def cases(models, made, load):
+def cases(models, made, load, kept):
     """For each family a projection, its clip and its vision encoder."""
-    refiner = load(clip=models.refiner, clip_vision=models.vision_g)
-    sd2 = load(clip=models.sd2, clip_vision=models.vision_h)
+    if "refiner" not in kept:
+        kept["refiner"] = load(clip=models.refiner, clip_vision=models.vision_g)
+        kept["sd2"] = load(clip=models.sd2, clip_vision=models.vision_h)
     return {
         "sdxl": (made, models.sdxl, models.vision),
-        "refiner": (refiner, models.refiner, models.vision_g),
-        "sd2": (sd2, models.sd2, models.vision_h),
+        "refiner": (kept["refiner"], models.refiner, models.vision_g),
+        "sd2": (kept["sd2"], models.sd2, models.vision_h),
     }
 
 

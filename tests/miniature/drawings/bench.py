@@ -26,9 +26,10 @@ from .world import COLOURS, THINGS
 
 
 def edit_texts() -> list[str]:
-    """What edits say in this world: every thing, and every ground."""
+    """What edits say in this world: every thing, and every ground; as many texts of each kind."""
     things = [f"a {thing}" for thing in THINGS]
-    return things + [f"on a {ground} background" for ground in COLOURS]
+    grounds = [f"on a {ground} background" for ground in COLOURS]
+    return things + grounds * (len(THINGS) // len(COLOURS))
 
 
 @dataclass(frozen=True, eq=False)
