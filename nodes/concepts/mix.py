@@ -113,8 +113,7 @@ class ImageToPromptMix(io.ComfyNode):
         if readings is not None:
             factors, pads = [(text_weight, strength)], PAD_RULES[0]
             unit = normalize(embeds[0].float(), dim=-1)
-            found = family_prompt(readings, clip, unit, text, factors, blend, pads)
-            return io.NodeOutput(found)
+            return io.NodeOutput(family_prompt(readings, clip, unit, text, factors, blend, pads))
         # One by one, as Image To Prompt Embed does: a batch differs in the last bits.
         found = torch.cat([projection.apply(v) for v in embeds[0].split(1)])
         prompt = prompt_of(projection, found)

@@ -131,3 +131,13 @@ def test_words_of_ones_own_are_phrases_between_commas_and_line_ends():
 def test_the_built_in_lists_are_broad_and_repeat_nothing():
     for name, words in CONCEPTS.items():
         assert len(words) == len(set(words)) >= 50, name
+
+
+def test_the_mean_picture_stays_as_it_is():
+    direction, centre = torch.zeros(8), torch.zeros(8)
+    direction[0], centre[1] = 1.0, 0.6
+    mean = (0.8 * direction + centre)[None]  # of length 1
+    words = Concept.of(torch.randn(5, 8, generator=torch.Generator().manual_seed(1)))
+    for change in (only, without):
+        assert torch.allclose(change(mean, words, 1.0, direction, centre), mean, atol=1e-6)
+        assert not torch.allclose(change(mean, words, 1.0, direction), mean, atol=1e-2)
