@@ -22,7 +22,6 @@ from .inputs.advice import with_advice
 from .inputs.checks import (
     check_choice,
     check_number,
-    check_projection,
     check_text,
     parse_weights,
     rgb,
@@ -42,7 +41,8 @@ from .inputs.frames import by_row, parse_frames
 from .inputs.lists import as_list, mapped
 from .inputs.masks import masked, masks_for
 from .prompts.entries import entries_of, prompt_of
-from .prompts.rows import check_pairing, entries
+from .prompts.pairing import check_models
+from .prompts.rows import entries
 from .types import CATEGORY
 
 
@@ -149,9 +149,7 @@ def _prompt(
             check_number(value, name)
     check_text(text, "text")
     check_choice(pads, PAD_RULES, "pads")
-    readings = check_projection(projection).readings
-    if readings is None:
-        check_pairing(projection, clip, clip_vision)
+    readings = check_models(projection, clip, clip_vision).readings
     pictures = [picture for batch in image for picture in rgb(batch, crop).split(1)]
     keys = parse_frames(frames, len(pictures)) if mode == TRAVEL else []
     if mode == TRAVEL:
@@ -162,9 +160,8 @@ def _prompt(
     parts, masks = masked(pictures, masks_for(mask, pictures), mask_use)
     factors = list(zip(*(values for _, values in rows), strict=True))
     if readings is not None:
-        embeds = combining(mode, weights, keys)(
-            family_embeds(projection, readings, clip, clip_vision, parts, crop, masks)
-        )
+        combine = combining(mode, weights, keys)
+        embeds = combine(family_embeds(projection, clip_vision, parts, crop, masks))
         return family_prompt(readings, clip, embeds, text, factors, blend, pads)
     found = image_embeddings(clip_vision, parts, crop, projection.vision, masks)
     embeddings = torch.cat([projection.apply(v) for v in found])

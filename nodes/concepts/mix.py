@@ -23,23 +23,16 @@ from ...projection import (
     words_of,
 )
 from ..families.concepts import words_in_joint_space
-from ..families.embed import check_family_pairing, family_prompt
+from ..families.embed import family_prompt
 from ..host import api as host
 from ..host.api import io
 from ..host.text import eos_states
 from ..host.vision import image_embeddings
 from ..inputs.advice import with_advice
-from ..inputs.checks import (
-    check_choice,
-    check_number,
-    check_projection,
-    check_share,
-    check_text,
-    rgb,
-)
+from ..inputs.checks import check_choice, check_number, check_share, check_text, rgb
 from ..inputs.embed_inputs import CROPS, PAD_RULES
 from ..prompts.entries import entries_of, prompt_of
-from ..prompts.rows import check_pairing
+from ..prompts.pairing import check_models
 from ..types import CATEGORY
 from .inputs import CHOICES, FROM_B, MODES, ONLY, OWN_WORDS, mix_inputs
 
@@ -98,11 +91,7 @@ class ImageToPromptMix(io.ComfyNode):
         check_number(strength, "strength")
         check_text(text, "text")
         check_share(amount, "amount")
-        readings = check_projection(projection).readings
-        if readings is None:
-            check_pairing(projection, clip, clip_vision)
-        else:
-            check_family_pairing(projection, readings, clip, clip_vision)
+        readings = check_models(projection, clip, clip_vision).readings
         listed = _words(concept, words)
         pictures = _pictures(image_a, image_b if mode == FROM_B else None, mode, crop)
 

@@ -20,17 +20,14 @@ from ...projection import (
     spherical_mean,
 )
 from ...projection.prompt.travel import travel
-from ..host.families.clip import check_family, encode_family_text
+from ..host.families.clip import encode_family_text
 from ..host.vision import image_embeddings
-from ..inputs.checks import check_finite, check_socket
+from ..inputs.checks import check_finite
 from ..inputs.embed_inputs import FROM_ALL, SLOTS, TRAVEL
-from ..prompts.rows import check_vision_encoder
 
 
 def family_embeds(
     projection: Projection,
-    readings: Readings,
-    clip: Any,
     clip_vision: Any,
     pictures: Sequence[Tensor],
     crop: str,
@@ -38,9 +35,8 @@ def family_embeds(
 ) -> Tensor:
     """Unit image embeddings (B, J), joint CLIP space, of pictures (1, H, W, 3).
 
-    masks: see `image_embeddings`. Raises ImageToPromptError as `check_family_pairing`, before.
+    masks: see `image_embeddings`.
     """
-    check_family_pairing(projection, readings, clip, clip_vision)
     found = image_embeddings(clip_vision, pictures, crop, projection.vision, masks)
     return normalize(torch.cat(list(found)).float(), dim=-1)
 
@@ -94,13 +90,3 @@ def combining(
     if mode == TRAVEL:
         return partial(travel, frames=keys)
     return partial(spherical_mean, weights=weights) if mode in FROM_ALL else torch.clone
-
-
-def check_family_pairing(
-    projection: Projection, readings: Readings, clip: Any, clip_vision: Any
-) -> None:
-    """Raise ImageToPromptError unless both models are those that the readings were made for."""
-    check_socket(clip, "clip")
-    check_socket(clip_vision, "clip_vision")
-    check_family(clip, readings.family, readings.layer)
-    check_vision_encoder(clip_vision, projection)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +15,8 @@ from ...projection import (
     condition,
     has_words,
 )
-from ...projection.closed_form.clip_identity import fingerprint
 from ..host import api as host
-from ..inputs.checks import check_finite, check_socket
-
-log = logging.getLogger(__name__)
+from ..inputs.checks import check_finite
 
 
 def entries(
@@ -49,31 +45,6 @@ def entries(
         # As core has it for SD 1.x: the state at the first EOS. The U-Net does not read it.
         made.append([conditioning, {**extras, "pooled_output": conditioning[:, encoded.eos[0]]}])
     return made
-
-
-def check_pairing(projection: Projection, clip: Any, clip_vision: Any) -> None:
-    """Raise ImageToPromptError unless both models have the widths of the projection's CLIP.
-
-    See `check_vision_encoder`.
-    """
-    encoder = projection.encoder
-    check_socket(clip, "clip")
-    host.check_clip(clip, encoder.text_width, encoder.name)
-    check_vision_encoder(clip_vision, projection)
-
-
-def check_vision_encoder(clip_vision: Any, projection: Projection) -> None:
-    """Raise ImageToPromptError unless the vision model has the widths of the projection's CLIP.
-
-    One of these widths with other weights is named in the log.
-    """
-    encoder = projection.encoder
-    visual = host.check_clip_vision(clip_vision, encoder.joint_width, encoder.name)
-    if encoder.visual_projection not in (None, fingerprint(visual)):
-        log.warning(
-            "clip_vision is not the vision encoder of the projection's CLIP, though as wide; "
-            "prompts may be off. Load the one that the projection was made with."
-        )
 
 
 def _null_prompt(

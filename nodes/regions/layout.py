@@ -16,17 +16,11 @@ from ..host import api as host
 from ..host.api import io
 from ..host.vision import image_embeddings
 from ..inputs.advice import with_advice
-from ..inputs.checks import (
-    check_choice,
-    check_number,
-    check_projection,
-    check_share,
-    check_text,
-    rgb,
-)
+from ..inputs.checks import check_choice, check_number, check_share, check_text, rgb
 from ..inputs.embed_inputs import PAD_RULES
 from ..inputs.layout_inputs import MODES, TILES, layout_inputs
-from ..prompts.rows import check_pairing, entries
+from ..prompts.pairing import check_models
+from ..prompts.rows import entries
 from ..types import CATEGORY
 
 # The host scales masks to the latent, whose longer side is rarely more than this.
@@ -77,7 +71,7 @@ class ImageToPromptLayout(io.ComfyNode):
         factors = [(check_number(text_weight, "text_weight"), check_number(strength, "strength"))]
         check_share(whole, "whole")
         check_share(feather, "feather")
-        models = (check_projection(projection), clip, clip_vision)
+        models = (check_models(projection, clip, clip_vision), clip, clip_vision)
         _check_family(projection, mode)
         pictures = rgb(image, "none")
         grid = _grid(tiles, pictures)
@@ -109,9 +103,8 @@ def _prompt(
     """CONDITIONING of pictures (B, H, W, 3), whole as they are."""
     readings, singles = projection.readings, part.split(1)
     if readings is not None:
-        embeds = family_embeds(projection, readings, clip, clip_vision, singles, "none")
+        embeds = family_embeds(projection, clip_vision, singles, "none")
         return family_prompt(readings, clip, embeds, text, factors, "add", PAD_RULES[0])
-    check_pairing(projection, clip, clip_vision)
     found = image_embeddings(clip_vision, singles, "none", projection.vision)
     embeddings = torch.cat([projection.apply(v) for v in found])
     return entries(projection, clip, text, embeddings, factors)

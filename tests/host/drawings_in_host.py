@@ -22,7 +22,6 @@ from image_to_prompt.tests.host.in_process import make_importable
 
 AT_ONCE, STEPS, GUIDANCE, SEED = 10, 12, 3.0, 55
 CAPTIONS, PICTURES = 300, 16  # of known pairs, behind the form that closes the gap
-SDXL_EVERY = 9  # so many captions of known pairs: each encodes for seconds at SDXL's shapes
 
 
 def main() -> None:
@@ -105,8 +104,10 @@ def sdxl_forms(host: SimpleNamespace) -> dict:
 
     Of the built-in captions the miniature's text encoders know a word or two.
     """
+    from image_to_prompt.workflows.demo_parts.miniature import known_captions
+
     given = known(32) | {"clip": host.clip, "clip_vision": host.vision, "corpus_size": 0}
-    given["captions"] = "\n".join(given["captions"][::SDXL_EVERY])
+    given["captions"] = "\n".join(known_captions())
     return {"readings, 32 pictures": projection(host, **given)}
 
 
@@ -120,7 +121,9 @@ def measure(host: SimpleNamespace, forms: dict, options: argparse.Namespace) -> 
 
     cases, judge = cases_of(options.n), load("judge")
     rows: dict[str, Callable] = {"caption": lambda case: by_captions(host, case)}
-    rows |= {name: lambda case, f=form: by_pictures(host, f, case) for name, form in forms.items()}
+    rows |= {
+        name: lambda case, f=form: embedded(host, f, case.images) for name, form in forms.items()
+    }
     for name, prompts in rows.items():
         if options.rows and not name.startswith(tuple(options.rows)):
             continue
@@ -160,24 +163,29 @@ def cases_of(count: int) -> list:
 
 def by_captions(host: SimpleNamespace, case: SimpleNamespace) -> list:
     """CLIP Text Encode's conditioning of one caption a picture, as one batch."""
-    import torch
-
     import nodes
 
-    encoded = [nodes.CLIPTextEncode().encode(host.clip, text)[0][0] for text in case.captions]
+    return together([nodes.CLIPTextEncode().encode(host.clip, text)[0] for text in case.captions])
+
+
+def together(prompts: list) -> list:
+    """Conditionings of one entry each as one batch."""
+    import torch
+
+    entries = [entry for [entry] in prompts]
     extras = {}
-    if encoded[0][1].get("pooled_output") is not None:
-        extras["pooled_output"] = torch.cat([extra["pooled_output"] for _, extra in encoded])
-    return [[torch.cat([states for states, _ in encoded]), extras]]
+    if entries[0][1].get("pooled_output") is not None:
+        extras["pooled_output"] = torch.cat([extra["pooled_output"] for _, extra in entries])
+    return [[torch.cat([states for states, _ in entries]), extras]]
 
 
-def by_pictures(host: SimpleNamespace, form, case: SimpleNamespace) -> list:
-    """Image To Prompt Embed's conditioning of the pictures alone."""
+def embedded(host: SimpleNamespace, form, images, text: str = "", text_weight: float = 0.6) -> list:
+    """Image To Prompt Embed's conditioning of pictures and a text."""
     [found] = (
         host.classes["ImageToPromptEmbed"]
         .execute(
-            projection=form, clip=host.clip, clip_vision=host.vision, image=case.images, text="",
-            text_weight=0.6, strength=1.0, images="one prompt per image", crop="center",
+            projection=form, clip=host.clip, clip_vision=host.vision, image=images, text=text,
+            text_weight=text_weight, strength=1.0, images="one prompt per image", crop="center",
         )
         .args
     )  # fmt: skip

@@ -17,7 +17,14 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-from image_to_prompt.tests.host.drawings_in_host import loaded, projection, sampled, sdxl_forms
+from image_to_prompt.tests.host.drawings_in_host import (
+    embedded,
+    loaded,
+    projection,
+    sampled,
+    sdxl_forms,
+    together,
+)
 from image_to_prompt.tests.host.in_process import make_importable
 from image_to_prompt.workflows.checkout import ROOT
 
@@ -108,30 +115,6 @@ def refined(host: SimpleNamespace, plain, image, steps: int) -> SimpleNamespace:
         .args
     )  # fmt: skip
     return SimpleNamespace(**{**vars(host), "model": model, "projection": trained})
-
-
-def embedded(host: SimpleNamespace, form, image, text: str, weight: float) -> list:
-    """Image To Prompt Embed's conditioning of the picture and a text."""
-    [found] = (
-        host.classes["ImageToPromptEmbed"]
-        .execute(
-            projection=form, clip=host.clip, clip_vision=host.vision, image=image, text=text,
-            text_weight=weight, strength=1.0, images="one prompt per image", crop="center",
-        )
-        .args
-    )  # fmt: skip
-    return found
-
-
-def together(prompts: list) -> list:
-    """Conditionings of one entry each as one batch."""
-    import torch
-
-    entries = [entry for [entry] in prompts]
-    extras = {}
-    if entries[0][1].get("pooled_output") is not None:
-        extras["pooled_output"] = torch.cat([extra["pooled_output"] for _, extra in entries])
-    return [[torch.cat([states for states, _ in entries]), extras]]
 
 
 if __name__ == "__main__":

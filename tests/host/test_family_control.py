@@ -65,13 +65,17 @@ def test_mix_is_the_librarys_arithmetic(cases, mix, models, name, mode):
     from image_to_prompt.nodes.host.families.clip import encode_family_text
 
     projection, clip, clip_vision = cases[name]
-    readings = projection.readings
-    found = mix(cases[name], mode=mode, amount=0.7)
     with torch.inference_mode():
-        a, b = (
-            torch.cat([clip_vision.encode_image(p).image_embeds for p in part.split(1)]).float()
-            for part in (models.pictures[:2], models.pictures[2:3])
-        )
+        each = [
+            clip_vision.encode_image(picture).image_embeds for picture in models.pictures.split(1)
+        ]
+        v = torch.cat(each).float()
+    readings = projection.readings.with_pictures(v.clone())
+    assert readings.centre.norm() > 0.01
+    projection = projection.with_readings(readings)
+    found = mix((projection, clip, clip_vision), mode=mode, amount=0.7)
+    with torch.inference_mode():
+        a, b = v[:2], v[2:3]
         key = {"sdxl": "l", "sd2": "h"}[name]
         weight = text_projection_of(projection)
         joint, _ = caption_states(clip, readings.family, readings.layer, WORDS, key, weight)

@@ -49,11 +49,9 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
     return square
 
 
-def settings_for(
-    name: str, common: dict[str, object], sdxl: dict[str, object]
-) -> dict[str, object]:
-    """What to fill into one workflow; `sdxl`: what its workflows have in place of `common`'s."""
-    settings = common | (sdxl if name.startswith("sdxl_") else {})
+def settings_for(name: str, common: dict[str, object], base: Path) -> dict[str, object]:
+    """What to fill into one workflow of the host on `base`."""
+    settings = common | (sdxl_settings(base) if name.startswith("sdxl_") else {})
     if name in WIDE:
         settings["width"] = WIDE[name]
     if name == "fit_on_a_folder":
@@ -70,6 +68,18 @@ def settings_for(
     if name == "use_a_fit":  # its own: the file that fit_on_a_folder has left
         del settings["projection_file"]
     return settings
+
+
+def sdxl_settings(base: Path) -> dict[str, object]:
+    """What SDXL's workflows have in place of the others': its miniature's file and captions."""
+    from image_to_prompt.workflows.demo_parts import miniature
+
+    return {
+        "checkpoint": server.place(base, "checkpoints", miniature.sdxl_checkpoint()),
+        # The miniature's text encoders know few words of the built-in captions.
+        "LoadProjection.corpus_size": 0,
+        "LoadProjection.captions": "\n".join(miniature.known_captions()),
+    }
 
 
 def references_for(name: str, references: Sequence[Path], count: int, scratch: Path) -> list[Path]:
@@ -101,12 +111,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = demo.MINIATURE | {"text_weight": demo.TEXT_WEIGHT}
     files = demo.Files(*miniature.wide_files(source), str(source), given)
     settings = demo.settings_of(files, base) | {"seed": 9}  # a good one of 14
-    sdxl = {
-        "checkpoint": server.place(base, "checkpoints", miniature.sdxl_checkpoint()),
-        # The miniature's text encoders know few words of the built-in captions.
-        "LoadProjection.corpus_size": 0,
-        "LoadProjection.captions": "\n".join(miniature.known_captions()),
-    }
     pictures = miniature.world_pictures(scratch)
     references = [reference.path for reference in pictures]
     folder = str(NODE_SPECS["LoadImageDataSetFromFolder"].widgets["folder"])
@@ -118,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             used = references_for(name, references, len(nodes_of(graph, "LoadImage")), scratch)
             texts = [pictures[0].edits[0]] if name in STEERED else []
-            values = settings_for(name, settings, sdxl)
+            values = settings_for(name, settings, base)
             [result] = run.run_workflow(url, graph, scratch, used, texts, values)
             print(compose(result, used, build.HERE / f"{number}_{name}.jpg"), flush=True)
     return 0

@@ -25,15 +25,13 @@ KINDS = FAMILY.reading_names
 EVERY = 3  # so many pairs: their captions are 16 times the joint space's dimensions
 
 
-def fit(encoders: TextEncoders) -> Readings:
-    """From all captions of every third training pair, with the captions' mean as centre."""
-    return fit_readings(FAMILY, *encoded(encoders, pairs("train")[::EVERY]))
+def fit(encoders: TextEncoders) -> tuple[Readings, Readings]:
+    """From L's joint space, and from G's, whose joint embedding of a caption is pooled.
 
-
-def fit_from_g(encoders: TextEncoders) -> Readings:
-    """The same for pictures that G's own vision encoder embeds: G's joint space is pooled's."""
-    _, states = encoded(encoders, pairs("train")[::EVERY])
-    return fit_readings(FAMILY, states["pooled"], states)
+    Of all captions of every third training pair, with the captions' mean as centre.
+    """
+    joint, states = encoded(encoders, pairs("train")[::EVERY])
+    return fit_readings(FAMILY, joint, states), fit_readings(FAMILY, states["pooled"], states)
 
 
 def means(readings: Readings, count: int) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from ..drawings.world import COLOURS, THINGS, Scenes, generator_of
 from . import models
 from .encoders import Prompts
 from .models import L_WIDTH
-from .readings import agreement, fit, fit_from_g, means, states_of
+from .readings import agreement, fit, means, states_of
 from .sampling import Miniature
 from .slots import edited, placed
 
@@ -40,9 +40,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Forms:
-    """Readings by name, and what they need: the empty prompt with its end slot."""
+    """Readings by name, and what they need: the empty prompt with its end slot.
+
+    plain, by_pictures: from L's joint space; from_g: from G's.
+    """
 
     plain: Readings
+    from_g: Readings
     by_pictures: dict[int, Readings]
     empty: Prompts
     end: Tensor
@@ -50,11 +54,11 @@ class Forms:
 
 def forms_of(miniature: Miniature) -> Forms:
     """The readings of all captions of training pairs, with 0 to 32 mean training pictures."""
-    plain = fit(miniature.encoders)
+    plain, from_g = fit(miniature.encoders)
     v = F.normalize(miniature.image_embeds(mean_pictures()), dim=-1)
     by_pictures = {count: plain.with_pictures(v[:count]) for count in PICTURES}
     empty, end = miniature.encoders.encode([""])
-    return Forms(plain, by_pictures, empty, end)
+    return Forms(plain, from_g, by_pictures, empty, end)
 
 
 def rows_of(miniature: Miniature, scenes: Scenes, pictures: Tensor, seed: int) -> dict[str, Row]:
@@ -64,7 +68,7 @@ def rows_of(miniature: Miniature, scenes: Scenes, pictures: Tensor, seed: int) -
     print("held-out captions, centred cosine:", {k: round(c, 3) for k, c in cosines.items()})
     v = F.normalize(miniature.image_embeds(pictures), dim=-1)
     rows = caption_rows(miniature, scenes, forms, seed) | picture_rows(miniature, forms, v)
-    rows |= rows_from_g(miniature, forms, pictures)
+    rows |= rows_from_g(forms, pictures)
     table = {name: Row(prompts, scenes) for name, prompts in rows.items()}
     return table | edit_rows(miniature, scenes, forms, v, seed)
 
@@ -109,9 +113,9 @@ def picture_rows(miniature: Miniature, forms: Forms, v: Tensor) -> dict[str, Pro
     }
 
 
-def rows_from_g(miniature: Miniature, forms: Forms, pictures: Tensor) -> dict[str, Prompts]:
+def rows_from_g(forms: Forms, pictures: Tensor) -> dict[str, Prompts]:
     """Readings of the embeddings that G's own vision encoder gives pictures."""
-    tower, plain = models.load("open_vision"), fit_from_g(miniature.encoders)
+    tower, plain = models.load("open_vision"), forms.from_g
     centred = plain.with_pictures(image_embeds(tower, mean_pictures()))
     v = image_embeds(tower, pictures)
     return {
