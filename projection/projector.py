@@ -45,7 +45,8 @@ class Projection:
     norm: length of a prompt embedding, in units of the text encoder's states.
     method, cutoff, kept: how `matrix` was made; see `inverse`.
     bias: (D,) float32 or None, added to M v with v of length 1.
-    residual: a trained correction of the prompt embedding, part of `apply`.
+    residual: a trained correction of the prompt embedding, part of `apply`; with readings of the
+    image embedding, see `corrected`.
     vision: deep prompts; image embeddings must then come from `encode_pictures` with them.
     cross_attention: changes of linear layers in the U-Net's transformer blocks.
     centred: the form that closes the gap between pictures and texts; None or gap 0 is SD-IPC.
@@ -97,10 +98,9 @@ class Projection:
             _require(width == widths[1], f"readings of {widths[1]}", self.readings.centre)
 
     def _check_trained_parts(self) -> None:
-        text, vision = self.encoder.text_width, self.encoder.vision_width
-        context = self.context_width
+        vision, context = self.encoder.vision_width, self.context_width
         found = {
-            "residual": (self.residual and self.residual.width, text),
+            "residual": (self.residual and self.residual.width, self.embedding_width),
             "cross_attention": (self.cross_attention and self.cross_attention.width, context),
             "vision": (self.vision and self.vision.tokens.shape[-1], vision),
         }
@@ -155,6 +155,11 @@ class Projection:
         return self.encoder.text_width if self.readings is None else self.readings.family.width
 
     @property
+    def embedding_width(self) -> int:
+        """Width of what a residual corrects: D of SD 1.x's prompt embedding, J with readings."""
+        return self.encoder.text_width if self.readings is None else self.encoder.joint_width
+
+    @property
     def common(self) -> Tensor | None:
         """What all its prompt embeddings share (D,), see `Centred.common`; None without a gap."""
         return self.centred.common if self.centred is not None and self.centred.gap > 0 else None
@@ -197,6 +202,17 @@ class Projection:
             u = self.residual.apply(u)
             _require_direction(u, "a projected image")
         return length * u / u.norm(dim=-1, keepdim=True)
+
+    def corrected(self, image_embeds: Tensor) -> Tensor:
+        """Image embeddings (B, J) for readings, with what training corrected in them.
+
+        v' = n + B A n + s, n = v/|v|: the residual in joint CLIP space (ours). Without readings or
+        a residual the embeddings themselves; a residual of zeros changes no direction's bits.
+        image_embeds: (B, J), joint CLIP space, of any length > 0.
+        """
+        if self.readings is None or self.residual is None:
+            return image_embeds
+        return self.residual.apply(torch.nn.functional.normalize(image_embeds.float(), dim=-1))
 
     def __repr__(self) -> str:
         parts = [

@@ -101,7 +101,7 @@ class ImageToPromptMix(io.ComfyNode):
             embeds = [_mixed(projection, clip_vision, embeds, part, mode, amount)]
         if readings is not None:
             factors, pads = [(text_weight, strength)], PAD_RULES[0]
-            unit = normalize(embeds[0].float(), dim=-1)
+            unit = normalize(projection.corrected(embeds[0]).float(), dim=-1)
             return io.NodeOutput(family_prompt(readings, clip, unit, text, factors, blend, pads))
         # One by one, as Image To Prompt Embed does: a batch differs in the last bits.
         found = torch.cat([projection.apply(v) for v in embeds[0].split(1)])

@@ -35,10 +35,10 @@ def family_embeds(
 ) -> Tensor:
     """Unit image embeddings (B, J), joint CLIP space, of pictures (1, H, W, 3).
 
-    masks: see `image_embeddings`.
+    With what training corrected in them. masks: see `image_embeddings`.
     """
     found = image_embeddings(clip_vision, pictures, crop, projection.vision, masks)
-    return normalize(torch.cat(list(found)).float(), dim=-1)
+    return normalize(projection.corrected(torch.cat(list(found))).float(), dim=-1)
 
 
 def family_prompt(

@@ -48,7 +48,6 @@ ADVICE = MappingProxyType(
         "model family": (
             "Use the projection with the model family it was fitted on (socket model)."
         ),
-        "preset of another family": "Choose transformer blocks or cross-attention (preset).",
         "projection file": (
             "The projection file is damaged: make it anew with LoadProjection and SaveProjection."
         ),

@@ -69,8 +69,9 @@ class Residual:
         return {"down": scale, "up": scale / sqrt(self.width), "shift": scale / sqrt(self.width)}
 
     def stored(self) -> Residual:
-        """As a file has it: float32, on the CPU, detached."""
-        return Residual(*(t.detach().to("cpu", torch.float32) for t in self.tensors().values()))
+        """As a file has it: float32, on the CPU, detached, in tensors of its own."""
+        own = (t.detach().to("cpu", torch.float32, copy=True) for t in self.tensors().values())
+        return Residual(*own)
 
     @property
     def width(self) -> int:

@@ -63,6 +63,10 @@ class EmbedsImages(Protocol):
         """Prompt embeddings (B, D) of image embeddings (B, J), joint CLIP space."""
         ...
 
+    def corrected(self, image_embeds: Tensor) -> Tensor:
+        """Image embeddings (B, J) for readings, with what training corrected in them."""
+        ...
+
 
 class PromptForm(Protocol):
     """How images become prompts. An embedding (E,) is what a projection makes of an image."""

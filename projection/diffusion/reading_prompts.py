@@ -28,11 +28,12 @@ class ReadingPrompts:
 
     def embeddings(self, projection: EmbedsImages, image_embeds: Tensor) -> Tensor:
         """See `PromptForm.embeddings`."""
-        return image_embeds.float()
+        return projection.corrected(image_embeds.float())
 
     def own_states(self, projection: EmbedsImages, image_embeds: Tensor) -> Tensor:
         """See `PromptForm.own_states`: deviations from the mean states of captions at EOS."""
-        found, readings = self.readings.apply(image_embeds), self.readings.readings
+        embeddings = self.embeddings(projection, image_embeds)
+        found, readings = self.readings.apply(embeddings), self.readings.readings
         names = [f"{key}.eos" for key in self.readings.family.keys]
         return torch.cat([found[n] - readings[n].offset.to(found[n]) for n in names], dim=-1)
 

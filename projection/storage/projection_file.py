@@ -29,7 +29,8 @@ from .whole_file import create_file, replace_file
 FORMAT = "image-to-prompt projection"
 VERSION = 1
 CENTRED = "centred"
-_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS, CENTRED, READINGS})
+_JOINT = "residual of image embeddings"  # a residual that readers without `corrected` would skip
+_FEATURES: frozenset[str] = frozenset({"bias", RESIDUAL, VISION, CROSS, CENTRED, READINGS, _JOINT})
 _REMAKE = "Save the projection again."
 
 
@@ -97,7 +98,12 @@ def _tensors(projection: Projection) -> dict[str, Tensor]:
 
 
 def _features(projection: Projection) -> list[str]:
-    own = {"bias": projection.bias, CENTRED: projection.centred, READINGS: projection.readings}
+    own = {
+        "bias": projection.bias,
+        CENTRED: projection.centred,
+        READINGS: projection.readings,
+        _JOINT: projection.readings and projection.residual,
+    }
     return [name for name, part in own.items() if part is not None] + features_of(projection)
 
 

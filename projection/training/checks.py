@@ -29,13 +29,6 @@ def check_run(
     """
     width = projection.context_width
     _check_null(null, width, projection)
-    if projection.readings is not None and config.residual is not None:
-        raise ImageToPromptError(
-            f"a configuration of weight deltas, for {projection.readings.family.name}",
-            "one with a residual on SD 1.x's prompt embedding",
-            "Train LoRAs alone.",
-            "preset of another family",
-        )
     for images in image_sets:
         _check_images(images, projection, config, has_tower)
     _check_denoiser(denoiser, width, _family_name(projection))

@@ -130,7 +130,7 @@ def _initial_adapters(
     """Residual and deep prompts to train; those that the projection has go on from there."""
     adapters: dict[str, Adapter] = {}
     if config.residual is not None:
-        width, rank = projection.encoder.text_width, config.residual.rank
+        width, rank = projection.embedding_width, config.residual.rank
         adapters[RESIDUAL] = known.get(RESIDUAL) or Residual.initial(width, rank, generator)
     if config.deep_prompts is not None and tower is not None:
         tokens = config.deep_prompts.tokens
