@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..projection import BLENDS, Projection, shared_slots, weighted, weighted_mean
 from ..projection.prompt.travel import check_frames, travel
-from .families.embed import combining, family_embeds, family_prompt
+from .families.embed import combined, family_embeds, family_prompt
 from .host import api as host
 from .host.api import io
 from .host.vision import image_embeddings
@@ -160,9 +160,9 @@ def _prompt(
     parts, masks = masked(pictures, masks_for(mask, pictures), mask_use)
     factors = list(zip(*(values for _, values in rows), strict=True))
     if readings is not None:
-        combine = combining(mode, weights, keys)
-        embeds = combine(family_embeds(projection, clip_vision, parts, crop, masks))
-        return family_prompt(readings, clip, embeds, text, factors, blend, pads)
+        embeds = family_embeds(projection, clip_vision, parts, crop, masks)
+        made, slots = combined(mode, readings, embeds, weights, keys, factors)
+        return family_prompt(readings, clip, made, text, factors, blend, pads, slots)
     found = image_embeddings(clip_vision, parts, crop, projection.vision, masks)
     embeddings = torch.cat([projection.apply(v) for v in found])
     if mode == SLOTS:

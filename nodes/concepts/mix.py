@@ -23,7 +23,7 @@ from ...projection import (
     words_of,
 )
 from ..families.concepts import words_in_joint_space
-from ..families.embed import family_prompt
+from ..families.embed import each_alone, family_prompt
 from ..host import api as host
 from ..host.api import io
 from ..host.text import eos_states
@@ -102,7 +102,8 @@ class ImageToPromptMix(io.ComfyNode):
         if readings is not None:
             factors, pads = [(text_weight, strength)], PAD_RULES[0]
             unit = normalize(projection.corrected(embeds[0]).float(), dim=-1)
-            return io.NodeOutput(family_prompt(readings, clip, unit, text, factors, blend, pads))
+            states = each_alone(readings, unit, factors)
+            return io.NodeOutput(family_prompt(readings, clip, states, text, factors, blend, pads))
         # One by one, as Image To Prompt Embed does: a batch differs in the last bits.
         found = torch.cat([projection.apply(v) for v in embeds[0].split(1)])
         prompt = prompt_of(projection, found)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,14 +10,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...projection import (
-    ImageToPromptError,
     Projection,
     Readings,
     apply_strength,
-    picture_prompt,
     pooled_strength,
-    spherical_mean,
+    shared_slots,
 )
+from ...projection.families.several import States, by_slots, mean_states, shared_states
+from ...projection.families.slots import states_prompt
 from ...projection.prompt.travel import travel
 from ..host.families.clip import encode_family_text
 from ..host.vision import image_embeddings
@@ -44,28 +43,30 @@ def family_embeds(
 def family_prompt(
     readings: Readings,
     clip: Any,
-    embeds: Tensor,
+    pictures: Sequence[States],
     text: str,
     factors: Sequence[tuple[float, float]],
     blend: str,
     pads: str,
+    slots: Tensor | None = None,
 ) -> list:
-    """One CONDITIONING of image embeddings, as core's CLIPTextEncode gives one of texts.
+    """One CONDITIONING of pictures' states, as core's CLIPTextEncode gives one of texts.
 
-    embeds: (B, J), joint CLIP space, of any length. factors: text_weight and strength, of all rows
-    or of each. blend, pads: see `picture_prompt`.
+    pictures: text states (B, D) by the reading's name, as many as there are different factors.
+    factors: text_weight and strength. blend, pads: see `picture_prompt`. slots: (1, 77), which
+    picture each slot holds; None: each picture has a prompt of its own.
     """
     encoded = null = encode_family_text(clip, text, readings.family)
     if encoded.has_words and any(strength != 1 for _, strength in factors):
         null = encode_family_text(clip, "", readings.family)
-    split = [embeds] if len(set(factors)) == 1 else embeds.split(1)
     entries = []
     for (states, extras), prompt, (nulls, _), nothing in zip(
         encoded.entries, encoded.prompts, null.entries, null.prompts, strict=True
     ):
         conditioning, pooled = [], []
-        for part, (text_weight, strength) in zip(split, factors, strict=False):
-            found, vector = picture_prompt(readings, part, prompt, text_weight, blend, pads)
+        for part, (text_weight, strength) in zip(pictures, factors, strict=False):
+            found, vector = states_prompt(readings, part, prompt, text_weight, blend, pads)
+            found = found if slots is None else by_slots(found, slots)
             conditioning.append(apply_strength(found.to(states), nulls, strength))
             pooled.append(pooled_strength(vector, nothing.pooled, strength))
             check_finite([conditioning[-1], pooled[-1]], text_weight, strength)
@@ -73,20 +74,29 @@ def family_prompt(
     return entries
 
 
-def combining(
-    mode: str, weights: Sequence[float] | None, keys: Sequence[int]
-) -> Callable[[Tensor], Tensor]:
-    """What an option of `images` makes of image embeddings (B, J) of length 1.
+def each_alone(
+    readings: Readings, embeds: Tensor, factors: Sequence[tuple[float, float]]
+) -> list[States]:
+    """The states of image embeddings (B, J), together where all rows share their factors."""
+    split = [embeds] if len(set(factors)) == 1 else embeds.split(1)
+    return [readings.apply(part) for part in split]
 
-    weights: of the pictures where one prompt is made from all. keys: key frames. Raises
-    ImageToPromptError for an option that needs the slots of SD 1.x.
+
+def combined(
+    mode: str,
+    readings: Readings,
+    embeds: Tensor,
+    weights: Sequence[float] | None,
+    keys: Sequence[int],
+    factors: Sequence[tuple[float, float]],
+) -> tuple[list[States], Tensor | None]:
+    """What an option of `images` makes of image embeddings (B, J) of length 1: states and slots.
+
+    weights: of the pictures where one prompt is made from all. keys: key frames.
     """
     if mode == SLOTS:
-        raise ImageToPromptError(
-            f"a projection for SD 1.x, for images '{SLOTS}'",
-            "one for SD 2.x or SDXL",
-            "Choose another option of images.",
-        )
-    if mode == TRAVEL:
-        return partial(travel, frames=keys)
-    return partial(spherical_mean, weights=weights) if mode in FROM_ALL else torch.clone
+        states, shares = shared_states(readings, embeds, weights)
+        return [states], shared_slots(shares)
+    if mode in FROM_ALL:
+        return [mean_states(readings, embeds, weights)], None
+    return each_alone(readings, travel(embeds, keys) if mode == TRAVEL else embeds, factors), None

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...projection import ImageToPromptError, Projection
+from ...projection import Projection
 from ...projection.prompt.conditioning import image_slots
 from ...projection.regions.tiles import Grid
-from ..families.embed import family_embeds, family_prompt
+from ..families.embed import each_alone, family_embeds, family_prompt
 from ..host import api as host
 from ..host.api import io
+from ..host.families.clip import encode_family_text
 from ..host.vision import image_embeddings
 from ..inputs.advice import with_advice
 from ..inputs.checks import check_choice, check_number, check_share, check_text, rgb
@@ -72,7 +73,6 @@ class ImageToPromptLayout(io.ComfyNode):
         check_share(whole, "whole")
         check_share(feather, "feather")
         models = (check_models(projection, clip, clip_vision), clip, clip_vision)
-        _check_family(projection, mode)
         pictures = rgb(image, "none")
         grid = _grid(tiles, pictures)
 
@@ -81,20 +81,11 @@ class ImageToPromptLayout(io.ComfyNode):
 
         parts = [prompt(part) for part in grid.cut(pictures)]
         if mode == MODES[1]:
-            return io.NodeOutput(_shared(grid, parts, host.encode_text(clip, text).eos))
+            return io.NodeOutput(_shared(grid, parts, *_ends(projection, clip, text)))
         masks = grid.masks(*_mask_size(pictures), feather)
         under = prompt(pictures) if whole > 0 else []
         under = [[states, {**extras, "strength": float(whole)}] for states, extras in under]
         return io.NodeOutput(under + _placed(parts, masks))
-
-
-def _check_family(projection: Projection, mode: str) -> None:
-    if projection.readings is not None and mode == MODES[1]:
-        raise ImageToPromptError(
-            f"a projection for SD 1.x, for mode '{MODES[1]}'",
-            f"one for {projection.readings.family.name}",
-            f"Choose mode '{MODES[0]}'.",
-        )
 
 
 def _prompt(
@@ -104,7 +95,8 @@ def _prompt(
     readings, singles = projection.readings, part.split(1)
     if readings is not None:
         embeds = family_embeds(projection, clip_vision, singles, "none")
-        return family_prompt(readings, clip, embeds, text, factors, "add", PAD_RULES[0])
+        states = each_alone(readings, embeds, factors)
+        return family_prompt(readings, clip, states, text, factors, "add", PAD_RULES[0])
     found = image_embeddings(clip_vision, singles, "none", projection.vision)
     embeddings = torch.cat([projection.apply(v) for v in found])
     return entries(projection, clip, text, embeddings, factors)
@@ -136,12 +128,26 @@ def _placed(parts: list[list], masks: Tensor) -> list:
     ]
 
 
-def _shared(grid: Grid, parts: list[list], eos: list[int]) -> list:
-    """One prompt whose slots the tiles share; its pooled output is the first tile's."""
+def _ends(projection: Projection, clip: Any, text: str) -> tuple[list[int], bool]:
+    """Where the text's chunks end, and whether the U-Net reads a pooled vector beside the slots."""
+    if projection.readings is None:
+        return host.encode_text(clip, text).eos, False
+    encoded = encode_family_text(clip, text, projection.readings.family)
+    return list(next(iter(encoded.prompts[0].eos.values()))), True
+
+
+def _shared(grid: Grid, parts: list[list], eos: list[int], pooled: bool) -> list:
+    """One prompt whose slots the tiles share.
+
+    Its pooled output is the mean of the tiles' where the U-Net reads it, else the first tile's.
+    """
     made = []
     for same in zip(*parts, strict=True):  # the same entry of each tile
-        slots = image_slots(eos, same[0][0])
-        made.append([grid.share_slots([states for states, _ in same], slots), same[0][1]])
+        slots, extras = image_slots(eos, same[0][0]), same[0][1]
+        if pooled:
+            vectors = torch.stack([each["pooled_output"] for _, each in same])
+            extras = {**extras, "pooled_output": vectors.mean(dim=0)}
+        made.append([grid.share_slots([states for states, _ in same], slots), extras])
     return made
 
 

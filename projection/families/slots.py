@@ -72,11 +72,22 @@ def picture_prompt(
     where it has no words text_weight has no effect. blend: a name of `BLENDS`; pads: of `PADS`.
     Raises ImageToPromptError for other names, widths and chunks.
     """
+    return states_prompt(readings, readings.apply(image_embeds), text, text_weight, blend, pads)
+
+
+def states_prompt(
+    readings: Readings,
+    pictures: Mapping[str, Tensor],
+    text: EncodedPrompt,
+    text_weight: float = PAPER_TEXT_WEIGHT,
+    blend: str = "add",
+    pads: str = "picture",
+) -> tuple[Tensor, Tensor]:
+    """As `picture_prompt`, from text states (B, D) by the reading's name."""
     for value, names, what in ((blend, BLENDS, "blend"), (pads, PADS, "rule for pads")):
         if value not in names:
             expected = f"a {what} among {', '.join(map(repr, names))}"
             raise ImageToPromptError(expected, repr(value), "Choose one of them.")
-    pictures = readings.apply(image_embeds)
     first = readings.family.keys[0]
     weight = text_weight if has_words(text.eos[first]) else 0.0
     keep = blend != "add"

@@ -108,9 +108,7 @@ def weighted(
     `Centred.common` (D,) or None. Raises ImageToPromptError for unfit weights, or where nothing is
     left of a picture and there is no common part.
     """
-    given = [1.0] * len(embeddings) if weights is None else _checked(weights, len(embeddings))
-    used, positive = _signed(given, 1)
-    below, negative = _signed(given, -1)
+    used, positive, below, negative = signed_rows(weights, len(embeddings))
     if not below:
         return embeddings[used], positive
     mean = spherical_mean(embeddings[below], negative, common)
@@ -124,11 +122,22 @@ def weighted_mean(
     """As `spherical_mean` (1, D), where weights below 0 subtract; as `weighted`."""
     if weights is None or all(weight >= 0 for weight in weights):
         return spherical_mean(embeddings, weights, common)
-    given = _checked(weights, len(embeddings))
-    parts = [_signed(given, sign) for sign in (1, -1)]
+    used, positive, below, negative = signed_rows(weights, len(embeddings))
+    parts = ((used, positive), (below, negative))
     means = [spherical_mean(embeddings[rows], part, common) for rows, part in parts]
-    sums = [math.fsum(part) for _, part in parts]
-    return subtracted(means[0], means[1], sums[1] / sums[0], common)
+    return subtracted(*means, math.fsum(negative) / math.fsum(positive), common)
+
+
+def signed_rows(
+    weights: Sequence[float] | None, count: int
+) -> tuple[list[int], list[float], list[int], list[float]]:
+    """Rows with weights above 0 and those weights, then rows below 0 and theirs without the sign.
+
+    weights: `count` finite numbers, at least one above 0; None is all equal. Raises
+    ImageToPromptError for others.
+    """
+    given = [1.0] * count if weights is None else _checked(weights, count)
+    return *_signed(given, 1), *_signed(given, -1)
 
 
 def _signed(weights: Sequence[float], sign: int) -> tuple[list[int], list[float]]:

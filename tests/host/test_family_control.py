@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 
 from image_to_prompt.projection import (
     Concept,
-    ImageToPromptError,
     only,
     picture_prompt,
     swap,
@@ -122,14 +121,57 @@ def test_layout_gives_each_tile_its_own_pictures_prompt(host, cases, embed, mode
         assert torch.equal(states, wanted) and torch.equal(extras["pooled_output"], pooled)
 
 
-def test_layout_refuses_to_share_slots(host, cases, models):
-    projection, clip, clip_vision = cases["sdxl"]
-    with pytest.raises(ImageToPromptError, match=r"SD 1\.x, for mode 'slots'.*SDXL.*'areas'"):
-        host.classes["ImageToPromptLayout"].execute(
-            projection=projection, clip=clip, clip_vision=clip_vision, image=models.pictures[:1],
-            tiles="2x1", mode="slots", text="", text_weight=0.6, strength=1.0, whole=0.25,
-            feather=0.2,
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tiles_that_share_slots_keep_states_of_their_own(host, cases, embed, models, name):
+    projection, clip, clip_vision = case = cases[name]
+    picture = torch.cat([models.pictures[:1], models.pictures[1:2]], dim=2)
+    with torch.inference_mode():
+        [[[states, extras]]] = (
+            host.classes["ImageToPromptLayout"]
+            .execute(
+                projection=projection, clip=clip, clip_vision=clip_vision, image=picture,
+                tiles="2x1", mode="slots", text="in the snow", text_weight=0.6, strength=1.0,
+                whole=0.25, feather=0.2,
+            )
+            .args
         )  # fmt: skip
+    given = {"text": "in the snow", "crop": "none"}
+    (left, first), (right, second) = (
+        embed(*case, image=models.pictures[n : n + 1], **given) for n in (0, 1)
+    )
+    assert torch.equal(states[:, :4], left[:, :4]) and torch.equal(states[:, :4], right[:, :4])
+    assert torch.equal(states[:, 4:40], left[:, 4:40])
+    assert torch.equal(states[:, 41:], right[:, 41:])
+    assert torch.allclose(extras["pooled_output"], (first + second) / 2, atol=1e-5)
+
+
+def test_pictures_share_slots_by_their_weights(cases, embed, models):
+    given = {"text": "in the snow", "strength": 0.8}
+    alone, _ = embed(*cases["sdxl"], image=models.pictures[:2], **given)
+    given |= {"image": models.pictures[:2], "image_weights": "2, 1"}
+    _, mean = embed(*cases["sdxl"], images="one prompt from all", **given)
+    states, pooled = embed(*cases["sdxl"], images="one prompt from all, slots shared", **given)
+    assert states.shape == (1, 77, 2048) and torch.equal(pooled, mean)
+    own = [
+        [torch.allclose(states[0, slot], alone[row, slot], atol=1e-4) for slot in range(77)]
+        for row in (0, 1)
+    ]
+    assert all(first or second for first, second in zip(*own, strict=True))
+    assert all(own[0][:4]) and all(own[1][:4])  # the start and the words
+    assert (sum(own[0][4:]), sum(own[1][4:])) in ((48, 25), (49, 24), (50, 23))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_picture_less_itself_is_the_mean_prompt(cases, embed, models, name):
+    picture = models.pictures[[0, 0]]
+    given = {"image": picture, "images": "one prompt from all", "image_weights": "1, -1"}
+    states, pooled = embed(*cases[name], **given)
+    readings = cases[name][0].readings.readings
+    keys = cases[name][0].readings.family.keys
+    for slot, place in ((1, "eos"), (2, "pad"), (76, "pad")):
+        wanted = torch.cat([readings[f"{key}.{place}"].offset for key in keys])
+        assert torch.allclose(states[0, slot], wanted, atol=1e-3)
+    assert torch.allclose(pooled[0], readings["pooled"].offset, atol=1e-3)
 
 
 def test_every_frame_has_its_own_text_weight_and_strength(host, cases, embed, models):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from image_to_prompt.projection import ImageToPromptError
 from image_to_prompt.tests.host.family_tools import embed, load, made, models
 
 __all__ = ["embed", "load", "made", "models"]  # fixtures
@@ -37,8 +35,3 @@ def test_frames_pass_through_the_pictures(models, made, embed):
     assert found[0].shape[0] == found[1].shape[0] == 4
     for states, keys in zip(found, alone, strict=True):
         assert torch.allclose(states[[0, 3]], keys, atol=1e-4 * float(keys.abs().max()))
-
-
-def test_shared_slots_are_refused(models, made, embed):
-    with pytest.raises(ImageToPromptError, match="or SDXL"):
-        embed(made, models.sdxl, models.vision, images="one prompt from all, slots shared")

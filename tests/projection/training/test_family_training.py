@@ -228,9 +228,7 @@ def test_a_residual_is_trained_on_what_the_model_is_given():
     denoiser.given.clear()
     run.step()
     embeds = corrected.corrected(toys.pictures(2).embeds)
-    wanted = picture_prompt(
-        corrected.readings, embeds, by_part(toys.null(), 1, null_pooled()), 0.0
-    )
+    wanted = picture_prompt(corrected.readings, embeds, by_part(toys.null(), 1, null_pooled()), 0.0)
     context, pooled = (torch.cat(each) for each in zip(*denoiser.given, strict=True))
     for row, vector in zip(context, pooled, strict=True):
         place = (wanted[0] - row).flatten(1).norm(dim=1).argmin()
