@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ...projection import (
-    ImageToPromptError,
     Projection,
     SlotPrompt,
     apply_strength,
@@ -18,19 +17,7 @@ from ...projection import (
 )
 from ...projection.prompt.conditioning import CHUNK
 from ..host import api as host
-from ..inputs.checks import check_finite, check_projection
-
-
-def sd1_projection(projection: object) -> Projection:
-    """The payload of a PROJECTION socket, for SD 1.x. Raises ImageToPromptError for any other."""
-    found = check_projection(projection)
-    if found.readings is not None:
-        raise ImageToPromptError(
-            "a PROJECTION for SD 1.x",
-            f"one for {found.encoder.name}",
-            "This node is for SD 1.x: load its CLIP in LoadProjection (socket projection).",
-        )
-    return found
+from ..inputs.checks import check_finite
 
 
 def prompt_of(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from ...projection import (
     BLENDS,
@@ -14,7 +17,9 @@ from ...projection import (
     load_prompt,
 )
 from ...projection.errors import escape, quoted
+from ...projection.families.saved import FamilyPrompt
 from ...projection.storage.prompt_file import save_new_prompt
+from ..families.saved import saved_entries
 from ..host import api as host
 from ..host import files
 from ..host.api import io, ui
@@ -22,13 +27,14 @@ from ..inputs.advice import with_advice
 from ..inputs.checks import (
     check_choice,
     check_number,
+    check_projection,
     check_socket,
     check_text,
     writing,
 )
 from ..inputs.embed_inputs import embed_inputs
 from ..types import CATEGORY, PROJECTION
-from .entries import entries_of, sd1_projection
+from .entries import entries_of
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +49,8 @@ class SavePrompt(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Saves what a picture became into models/prompts, as a .safetensors file of 4 KB "
-                "for a picture alone, so that a workflow can be shared without the picture. SD "
-                "1.x. Load Prompt lists it."
+                "for a picture alone (SDXL: 64 KB), so that a workflow can be shared without the "
+                "picture. SD 1.x, SD 2.x and SDXL. Load Prompt lists it."
             ),
             inputs=[
                 io.Conditioning.Input(
@@ -57,7 +63,7 @@ class SavePrompt(io.ComfyNode):
                 ),
                 PROJECTION.Input(
                     "projection",
-                    tooltip="The projection that made it, for SD 1.x; the file names its CLIP.",
+                    tooltip="The projection that made it. The file names its CLIP and family.",
                 ),
                 io.String.Input(
                     "filename_prefix",
@@ -78,8 +84,7 @@ class SavePrompt(io.ComfyNode):
     def execute(
         cls, conditioning: Any, projection: Projection, filename_prefix: str
     ) -> io.NodeOutput:
-        sd1_projection(projection)
-        prompt = SlotPrompt.of(_only_entry(conditioning), projection.encoder, projection.centred)
+        prompt = _prompt(check_projection(projection), *_only_entry(conditioning))
         with writing(filename_prefix):
             path = save_new_prompt(prompt, *files.new_names(files.PROMPTS, filename_prefix))
         log.info("saved %d vectors as %s", len(prompt.vectors), escape(str(path)))
@@ -97,7 +102,8 @@ class LoadPrompt(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Loads a prompt that Save Prompt wrote, as plain CONDITIONING: a picture's prompt "
-                "without the picture, CLIP vision and projection. Add a text to steer it. SD 1.x."
+                "without the picture, CLIP vision and projection. Add a text to steer it. SD 1.x, "
+                "SD 2.x and SDXL."
             ),
             inputs=[
                 io.Combo.Input(
@@ -108,8 +114,8 @@ class LoadPrompt(io.ComfyNode):
                 io.Clip.Input(
                     "clip",
                     tooltip=(
-                        "The text encoder of the SD 1.x checkpoint. Gives the text, the start "
-                        "token and the empty prompt."
+                        "The text encoder of the checkpoint, of the family that the file names. "
+                        "Gives the text, the start token and the empty prompt."
                     ),
                 ),
                 *(shared[name] for name in ("text", "text_weight", "strength", "blend")),
@@ -159,12 +165,32 @@ class LoadPrompt(io.ComfyNode):
             )
         prompt = load_prompt(path)
         check_socket(clip, "clip")
+        if isinstance(prompt, FamilyPrompt):
+            return io.NodeOutput(saved_entries(prompt, clip, text, text_weight, strength, blend))
         host.check_clip(clip, prompt.encoder.text_width, prompt.encoder.name)
         return io.NodeOutput(entries_of(prompt, clip, text, text_weight, strength, blend))
 
 
+def _prompt(
+    projection: Projection, states: Tensor, extras: Mapping[str, Any]
+) -> SlotPrompt | FamilyPrompt:
+    """The prompt that a CONDITIONING's states and extras hold."""
+    readings, encoder = projection.readings, projection.encoder
+    if readings is None:
+        return SlotPrompt.of(states, encoder, projection.centred)
+    pooled = extras.get("pooled_output")
+    if pooled is None:
+        raise ImageToPromptError(
+            f"a CONDITIONING of {readings.family.name} with a pooled output",
+            "one without",
+            "Connect Image To Prompt Embed, with the same projection (sockets conditioning, "
+            "projection).",
+        )
+    return FamilyPrompt.of(states, pooled, readings, encoder)
+
+
 def _only_entry(conditioning: Any) -> Any:
-    """The tensor of a CONDITIONING of one entry. Raises ImageToPromptError for anything else."""
+    """The entry of a CONDITIONING of one. Raises ImageToPromptError for anything else."""
     whole = isinstance(conditioning, list) and all(
         isinstance(entry, (list, tuple)) and len(entry) == 2 and hasattr(entry[0], "shape")
         for entry in conditioning
@@ -176,7 +202,7 @@ def _only_entry(conditioning: Any) -> Any:
             got,
             "Connect socket conditioning before Conditioning (Combine) and before hooks.",
         )
-    return conditioning[0][0]
+    return conditioning[0]
 
 
 NODES = [SavePrompt, LoadPrompt]

@@ -50,7 +50,8 @@ class ImageToPromptBlocks(io.ComfyNode):
                     default=PRESETS[0],
                     tooltip=(
                         "style: the blocks that IPAdapter_plus calls style transfer. composition: "
-                        "those that it calls composition. custom: the weights below."
+                        "those that it calls composition. inner blocks: those at the two lowest "
+                        "resolutions. outer blocks: the others. custom: the weights below."
                     ),
                 ),
                 io.String.Input(

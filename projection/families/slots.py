@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import ImageToPromptError
 from ..prompt.conditioning import BLENDS, CHUNK, PAPER_TEXT_WEIGHT, has_words, image_slots
-from .reading import Reading
 from .readings import Readings
 
 
@@ -93,7 +93,8 @@ def states_prompt(
     keep = blend != "add"
 
     def mixed(name: str, states: Tensor) -> Tensor:
-        return _mixed(readings.readings[name], pictures[name].to(states), states, weight, keep)
+        picture = pictures[name].to(states)[:, None]
+        return mixed_with_text(readings.readings[name], picture, states, weight, keep)
 
     parts = []
     for part in readings.family.parts:
@@ -101,7 +102,7 @@ def states_prompt(
         _check_width(states, part.width)
         end, pad = mixed(f"{part.key}.eos", states), mixed(f"{part.key}.pad", states)
         after = PADS[pads](end, pad, states)
-        parts.append(_placed(states, eos, end, after))
+        parts.append(placed(states, eos, end, after))
     pooled = mixed("pooled", text.pooled[:, None])[:, 0]
     return torch.cat(parts, dim=-1), pooled
 
@@ -118,18 +119,40 @@ def pooled_strength(pooled: Tensor, null: Tensor, strength: float) -> Tensor:
     return null + strength * (pooled - null)
 
 
-def _mixed(
-    reading: Reading, picture: Tensor, states: Tensor, weight: float, keep_length: bool
+class HasOrigin(Protocol):
+    """What a text is added beside: the mean state of captions and each channel's deviation."""
+
+    @property
+    def offset(self) -> Tensor:
+        """(D,)"""
+        ...
+
+    @property
+    def scale(self) -> Tensor:
+        """(D,) > 0"""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Offset and scale (D,) of a reading without its map; see `Reading`."""
+
+    offset: Tensor
+    scale: Tensor
+
+
+def mixed_with_text(
+    origin: HasOrigin, picture: Tensor, states: Tensor, weight: float, keep_length: bool
 ) -> Tensor:
     """e + a (T - offset) (B, L, D) for every state T of a text (1, L, D).
 
-    picture: e (B, D). keep_length: the deviation from the offset keeps its length, in units of
-    the reading's scale.
+    picture: e (B, 1, D) or (B, L, D). keep_length: the deviation from the offset keeps its length,
+    in units of the origin's scale.
     """
     if weight == 0:
-        return picture[:, None].expand(-1, states.shape[1], -1)
-    offset, scale = reading.offset.to(states), reading.scale.to(states)
-    deviation = (picture - offset)[:, None]
+        return picture.expand(-1, states.shape[1], -1)
+    offset, scale = origin.offset.to(states), origin.scale.to(states)
+    deviation = picture - offset
     mixed = deviation + weight * (states - offset)
     if keep_length:
         length = (mixed / scale).norm(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -137,13 +160,13 @@ def _mixed(
     return offset + mixed
 
 
-def _placed(states: Tensor, eos: Sequence[int], end: Tensor, after: Tensor) -> Tensor:
+def placed(states: Tensor, eos: Sequence[int], end: Tensor, after: Tensor) -> Tensor:
     """The text's states (1, L, D) with the slots of the first EOS and after it replaced."""
     slots = image_slots(eos, states)  # (L,)
     ends = torch.zeros_like(slots)
     ends[torch.tensor([chunk * CHUNK + place for chunk, place in enumerate(eos)])] = True
-    placed = torch.where(slots[None, :, None], after, states)
-    return torch.where(ends[None, :, None], end, placed)
+    found = torch.where(slots[None, :, None], after, states)
+    return torch.where(ends[None, :, None], end, found)
 
 
 def _check_width(states: Tensor, width: int) -> None:

@@ -4,8 +4,10 @@
 
 It is the rule of `conditioning.apply_strength` with the base in place of the empty prompt, block
 by block. That blocks differ in what they take from a prompt: P+ (Voynov et al. 2023), InstantStyle
-(Wang et al. 2024). The presets are those of IPAdapter_plus by name and block; that they part style
-and composition is not confirmed here, see tests/miniature/RESULTS.md.
+(Wang et al. 2024). "style" and "composition" are those of IPAdapter_plus by name and block; that
+they part style and composition is not confirmed here, see tests/miniature/RESULTS.md. "inner
+blocks" and "outer blocks" are those at the two lowest resolutions and the others: in P+ the inner
+ones decide on structure, the outer ones on appearance.
 """
 
 from __future__ import annotations
@@ -32,12 +34,22 @@ SDXL_BLOCKS: tuple[Block, ...] = (
 _BY_WIDTH = {768: SD1_BLOCKS, 1024: SD1_BLOCKS, 2048: SDXL_BLOCKS}
 _SD1_STYLE = dict.fromkeys((0, 1, 2, 3, 9, 10, 11, 12, 13, 14, 15), 1.0)
 _SD1_COMPOSITION = {4: 0.25, 5: 1.0}
+_SD1_INNER = range(4, 10)  # input 7 and 8, middle, output 3 to 5
+_SDXL_INNER = range(2, 8)  # input 7 and 8, middle, output 0 to 2
 _PRESETS = {
     "style": {SD1_BLOCKS: _SD1_STYLE, SDXL_BLOCKS: {6: 1.0}},
     "composition": {SD1_BLOCKS: _SD1_COMPOSITION, SDXL_BLOCKS: {3: 1.0}},
     "style and composition": {
         SD1_BLOCKS: _SD1_STYLE | _SD1_COMPOSITION,
         SDXL_BLOCKS: {3: 1.0, 6: 1.0},
+    },
+    "inner blocks": {
+        SD1_BLOCKS: dict.fromkeys(_SD1_INNER, 1.0),
+        SDXL_BLOCKS: dict.fromkeys(_SDXL_INNER, 1.0),
+    },
+    "outer blocks": {
+        blocks: dict.fromkeys((n for n in range(len(blocks)) if n not in inner), 1.0)
+        for blocks, inner in ((SD1_BLOCKS, _SD1_INNER), (SDXL_BLOCKS, _SDXL_INNER))
     },
 }
 PRESETS = tuple(_PRESETS)

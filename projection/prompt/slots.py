@@ -75,12 +75,21 @@ class SlotPrompt:
                 "Save a prompt that was made with the same CLIP.",
                 "prompt to save",
             )
-        rows = rows.clone()
-        rows[:, ::CHUNK] = rows[:, 1::CHUNK]  # SOS is the text encoder's own
-        vectors, slots = torch.unique(rows.reshape(-1, rows.shape[2]), dim=0, return_inverse=True)
+        vectors, slots = distinct_vectors(rows)
         gap = 0.0 if centred is None else centred.gap
         common = None if centred is None or gap == 0 else centred.common.detach().cpu().float()
-        return cls(vectors, slots.reshape(rows.shape[:2]), encoder, common, gap)
+        return cls(vectors, slots, encoder, common, gap)
+
+
+def distinct_vectors(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The different vectors (K, D) of a conditioning (B, 77 n, D), and each slot's row (B, 77 n).
+
+    SOS, the text encoder's own, is left out: the first slot of each chunk names the second's row.
+    """
+    rows = rows.clone()
+    rows[:, ::CHUNK] = rows[:, 1::CHUNK]
+    vectors, slots = torch.unique(rows.reshape(-1, rows.shape[2]), dim=0, return_inverse=True)
+    return vectors, slots.reshape(rows.shape[:2])
 
 
 def shared_slots(weights: Sequence[float], length: int = CHUNK) -> Tensor:

@@ -3,7 +3,8 @@
 `vectors` (K, D) float32 are the distinct vectors of the slots and `slots` (B, 77 n) int32 tell
 which of them each slot holds: one vector, 3 KB for SD 1.x, for an image alone. Metadata name the
 encoder; `features` works as in `projection_file`: "common" is the common part of a centred
-projection, with its gap, beside which a text is added.
+projection, with its gap, beside which a text is added; "family" is a prompt of SD 2.x or SDXL, see
+`family_prompt_state`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from ..closed_form.clip_identity import ClipIdentity
 from ..errors import ImageToPromptError
+from ..families.saved import FamilyPrompt
 from ..prompt.conditioning import CHUNK
 from ..prompt.slots import SlotPrompt
+from .family_prompt_state import FAMILY, family_prompt_of, numbers_of, tensors_of
 from .metadata import as_metadata, check_version, metadata_value
 from .tensor_file import TensorFile, encode
 from .whole_file import create_file, replace_file
@@ -29,12 +32,14 @@ COMMON = "common"
 _REMAKE = "Save the prompt again."
 
 
-def save_prompt(prompt: SlotPrompt, path: str | Path) -> None:
+def save_prompt(prompt: SlotPrompt | FamilyPrompt, path: str | Path) -> None:
     """Write a prompt to `path`, whole or not at all."""
     replace_file(path, encode(_tensors(prompt), _metadata(prompt)))
 
 
-def save_new_prompt(prompt: SlotPrompt, folder: str | Path, names: Iterable[str]) -> Path:
+def save_new_prompt(
+    prompt: SlotPrompt | FamilyPrompt, folder: str | Path, names: Iterable[str]
+) -> Path:
     """As `save_prompt`, under the first of `names` that `folder` does not hold: its path.
 
     Never replaces a file. Raises FileExistsError where every name is taken.
@@ -42,7 +47,7 @@ def save_new_prompt(prompt: SlotPrompt, folder: str | Path, names: Iterable[str]
     return create_file(folder, names, encode(_tensors(prompt), _metadata(prompt)))
 
 
-def load_prompt(path: str | Path) -> SlotPrompt:
+def load_prompt(path: str | Path) -> SlotPrompt | FamilyPrompt:
     """Read a prompt saved by `save_prompt`, bit for bit.
 
     Raises ImageToPromptError for another kind of file, a newer version, or a damaged one.
@@ -56,8 +61,8 @@ def load_prompt(path: str | Path) -> SlotPrompt:
             "prompt file",
         )
     try:
-        features = check_version(file, "prompt file", VERSION, {COMMON})
-        return _prompt(file.metadata, file.read_all(), features)
+        features = check_version(file, "prompt file", VERSION, {COMMON, FAMILY})
+        return _read(file.metadata, file.read_all(), features)
     except ImageToPromptError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -74,19 +79,37 @@ def is_prompt(metadata: Mapping[str, str] | None) -> bool:
     return (metadata or {}).get("format") == FORMAT
 
 
-def _tensors(prompt: SlotPrompt) -> dict[str, Tensor]:
+def _tensors(prompt: SlotPrompt | FamilyPrompt) -> dict[str, Tensor]:
+    if isinstance(prompt, FamilyPrompt):
+        return tensors_of(prompt)
     tensors = {"vectors": prompt.vectors.float(), "slots": prompt.slots.to(torch.int32)}
     return tensors if prompt.common is None else {**tensors, COMMON: prompt.common.float()}
 
 
-def _metadata(prompt: SlotPrompt) -> dict[str, str]:
+def _metadata(prompt: SlotPrompt | FamilyPrompt) -> dict[str, str]:
+    facts = {"format": FORMAT, "format_version": VERSION}
+    if isinstance(prompt, FamilyPrompt):
+        return as_metadata({**facts, "features": [FAMILY], **numbers_of(prompt)})
     values = {
-        "format": FORMAT,
-        "format_version": VERSION,
+        **facts,
         "features": [] if prompt.common is None else [COMMON],
         "encoder": asdict(prompt.encoder),
     }
     return as_metadata(values if prompt.common is None else {**values, "gap": prompt.gap})
+
+
+def _read(
+    metadata: Mapping[str, str], tensors: dict[str, Tensor], features: list[str]
+) -> SlotPrompt | FamilyPrompt:
+    if FAMILY not in features:
+        return _prompt(metadata, tensors, features)
+    if features != [FAMILY]:
+        raise ValueError(f"features {', '.join(features)} that exclude each other")
+    prompt = family_prompt_of(metadata, tensors)
+    vectors = prompt.vectors
+    _check_vectors("vectors", vectors, (len(vectors) if vectors.ndim else 0, prompt.family.width))
+    _check_slots(tensors["slots"], len(vectors))
+    return prompt
 
 
 def _prompt(

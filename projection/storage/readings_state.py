@@ -44,14 +44,18 @@ def numbers_of(readings: Readings) -> dict[str, Any]:
 
 def readings_of(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Readings:
     """The inverse of both. Raises KeyError, TypeError or ValueError for what is damaged."""
-    family = dict(numbers["family"])
-    parts = tuple(Part(**part) for part in family.pop("parts"))
-    scores = numbers["scores"]
-    found = Family(parts=parts, **family)
+    found, scores = family_of(numbers["family"]), numbers["scores"]
     each = {name: _reading(name, scores[name], tensors) for name in found.reading_names}
     others: dict[str, Any] = {name: numbers[name] for name in _COUNTS}
     others |= {name: tensors[f"{READINGS}.{name}"] for name in _VECTORS}
     return Readings(family=found, readings=each, **others)
+
+
+def family_of(numbers: Mapping[str, Any]) -> Family:
+    """A family from what `asdict` makes of it. Raises KeyError or TypeError for other numbers."""
+    others = dict(numbers)
+    parts = tuple(Part(**part) for part in others.pop("parts"))
+    return Family(parts=parts, **others)
 
 
 def _reading(name: str, scores: Any, tensors: Mapping[str, Tensor]) -> Reading:

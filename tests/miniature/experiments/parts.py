@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,14 @@ from torch import Tensor
 from image_to_prompt.projection import assemble
 from image_to_prompt.projection.prompt.travel import travel
 from image_to_prompt.projection.regions.tiles import Grid
+from image_to_prompt.tests.miniature.experiments.block_prompts import (
+    BLOCKS,
+    COMPOSITION,
+    INNER,
+    OUTER,
+    STYLE,
+    block_prompts,
+)
 from image_to_prompt.tests.miniature.experiments.evaluate import show
 from image_to_prompt.tests.miniature.experiments.parts_models import (
     SIDE,
@@ -30,7 +37,7 @@ from image_to_prompt.tests.miniature.experiments.parts_models import (
     masked_embeds,
 )
 from image_to_prompt.tests.miniature.experiments.scores import share
-from image_to_prompt.tests.miniature.sampling import Miniature, noise_of
+from image_to_prompt.tests.miniature.sampling import noise_of
 from image_to_prompt.tests.miniature.training.common import generator_of
 from image_to_prompt.tests.miniature.world.captions import FULL, write
 from image_to_prompt.tests.miniature.world.domains import render_pairs, sample_pairs
@@ -38,20 +45,6 @@ from image_to_prompt.tests.miniature.world.oracle import agreement, read
 from image_to_prompt.tests.miniature.world.scenes import Scenes, coverage, render, sample
 
 WHOLE, FEATHER = 0.1, 0.25  # the defaults of Image To Prompt Layout
-# Cross-attention blocks by the host's names; U-Net of two levels with one block each.
-BLOCKS = {
-    "input 1": "down_blocks.0.attentions.0",
-    "input 3": "down_blocks.1.attentions.0",
-    "middle": "mid_block.attentions.0",
-    "output 0": "up_blocks.0.attentions.0",
-    "output 1": "up_blocks.0.attentions.1",
-    "output 2": "up_blocks.1.attentions.0",
-    "output 3": "up_blocks.1.attentions.1",
-}
-# As in SD 1.x: composition is the deepest level's input; style leaves it, the middle and the
-# first outputs of that level out.
-COMPOSITION = ("input 3",)
-STYLE = ("input 1", "output 1", "output 2", "output 3")
 
 
 def right(pictures: Tensor, scenes: Scenes) -> Tensor:
@@ -146,25 +139,6 @@ def _print_pairs(name: str, drawn: Tensor, scenes: tuple[Scenes, Scenes]) -> Non
 # --- blocks ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def block_prompts(mini: Miniature, prompts: dict[str, Tensor]) -> Iterator[None]:
-    """Within the block these cross-attention blocks read other prompts (N, 77, 96).
-
-    The second half of a batch is the conditional one, in chunks as `Miniature.draw` makes them.
-    """
-    with ExitStack() as stack:
-        for name, prompt in prompts.items():
-            attention = mini.unet.get_submodule(f"{BLOCKS[name]}.transformer_blocks.0.attn2")
-            for module in (attention.to_k, attention.to_v):
-
-                def swap(_: object, given: tuple[Tensor], prompt: Tensor = prompt) -> Tensor:
-                    null, own = given[0].chunk(2)
-                    return torch.cat([null, prompt[: len(own)]])
-
-                stack.callback(module.register_forward_pre_hook(swap).remove)
-        yield
-
-
 def blocks_table(bench: Bench, n: int, seed: int, wanted: Wanted) -> None:
     """Pictures in some blocks, a caption of another scene in the others."""
     mini, noise = bench.mini, noise_of(850 + seed, n)
@@ -181,6 +155,7 @@ def blocks_table(bench: Bench, n: int, seed: int, wanted: Wanted) -> None:
     base = mini.states([write(FULL[0], triple) for triple in triples])[0]
     picture = bench.prompt(mini.image_embeds(render(scenes)))
     sets = {"none (base)": (), "style": STYLE, "composition": COMPOSITION}
+    sets |= {"inner blocks": INNER, "outer blocks": OUTER}
     sets |= {name: (name,) for name in BLOCKS} if seed == 1 else {}
     sets |= {"all but composition": tuple(b for b in BLOCKS if b not in COMPOSITION)}
     sets |= {"all (picture)": tuple(BLOCKS)}
@@ -189,7 +164,7 @@ def blocks_table(bench: Bench, n: int, seed: int, wanted: Wanted) -> None:
             continue
         drawn = []
         for part in torch.arange(n).split(50):
-            with block_prompts(mini, {block: picture[part] for block in mine}):
+            with block_prompts(mini.unet, {block: picture[part] for block in mine}):
                 drawn.append(mini.draw(base[part], noise[part]))
         found = read(torch.cat(drawn))
         _print_sources(name, found, scenes, others)

@@ -33,6 +33,18 @@ def test_presets_name_the_blocks_that_users_know():
     assert both == {**style.weights, **composition}
 
 
+@pytest.mark.parametrize("width, blocks", [(768, SD1_BLOCKS), (2048, SDXL_BLOCKS)])
+def test_inner_and_outer_blocks_share_out_all_blocks(width, blocks):
+    inner, outer = (
+        {block for block in blocks if preset_weights(name, width).of(block)}
+        for name in ("inner blocks", "outer blocks")
+    )
+    assert inner | outer == set(blocks) and not inner & outer
+    assert {("input", 7), ("input", 8), ("middle", 0)} <= inner
+    deepest = max(n for kind, n in inner if kind == "output")
+    assert deepest == {768: 5, 2048: 2}[width]  # the last output block at the second resolution
+
+
 @pytest.mark.parametrize(
     "text, block, weight",
     [
