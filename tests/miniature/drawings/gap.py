@@ -39,7 +39,8 @@ MEAN_TOP, MEAN_CUT = 0.25, 0.19  # energy of the mean EOS state on v_1 and on th
 PICTURE_CUT, MEAN_PICTURE_CUT = 0.36, 0.62  # energy of pictures, and of their mean, that is cut
 LOW_DIRECTIONS = slice(76, 84)  # of W_t's left ones: here the cut part of the mean picture lies
 COSINE = 0.24  # of a training picture to its caption; held-out ones have .03 less
-TOP_RATIO = 2.56  # W_v's first singular value over its median
+TOP_RATIO = 2.56  # W_v's first singular value over its median, as in ViT-L/14
+FIRST = 1.1  # and over the largest that training left, where that one is larger
 ROUNDS = 4
 
 
@@ -142,6 +143,7 @@ def add_constant(clip: CLIPModel, offset: Tensor) -> None:
     a, weight = F.normalize(1 / norm.weight, dim=0), projection.weight
     wanted = offset + weight @ a * (a @ norm.bias)  # what the next line takes out, too
     weight -= torch.outer(weight @ a, a)
-    top = TOP_RATIO * torch.linalg.svdvals(weight).median()
+    values = torch.linalg.svdvals(weight)
+    top = torch.maximum(TOP_RATIO * values.median(), FIRST * values.max())
     weight += top * torch.outer(F.normalize(wanted, dim=0), a)
     norm.bias += (wanted.norm() / top - a @ norm.bias) * a

@@ -31,7 +31,7 @@ from .world import (
 )
 
 BATCH, KEPT_PATCHES = 64, 40
-SCHEDULE = Schedule(steps=1500, rate=1.5e-3)
+SCHEDULE = Schedule(steps=6000, rate=1.5e-3)
 POOL, REFRESH = 4096, 320  # pictures rendered at once, steps they serve
 OTHER_GROUNDS = 0.5
 SCALE = 15.0  # of the cosines in the cross entropy
