@@ -122,8 +122,8 @@ def _first_inputs() -> list[io.Input]:
             default=IMAGES[0],
             tooltip=(
                 "For a batch. one prompt per image: image i steers latent i of the batch. "
-                "one prompt from all: their mean, one prompt for everything. slots shared, for SD "
-                "1.x: each picture has its own share of the prompt's 76 slots. "
+                "one prompt from all: their mean, one prompt for everything. slots shared: "
+                "each picture has its own share of the prompt's 76 slots. "
                 "travel between images: one row a frame, from picture to picture, see frames."
             ),
         ),
@@ -153,8 +153,8 @@ def _first_inputs() -> list[io.Input]:
             optional=True,
             tooltip=(
                 "For 'one prompt from all' and its slots: a number for each image, like '1, 0.5, "
-                "2'. Higher counts more, 0 leaves an image out, below 0 (SD 1.x) takes it away "
-                "from the others. Empty: all equal."
+                "2'. Higher counts more, 0 leaves an image out, below 0 takes it away from the "
+                "others. Empty: all equal."
             ),
         ),
         io.Combo.Input(

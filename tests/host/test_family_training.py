@@ -27,13 +27,14 @@ from image_to_prompt.tests.host.random_readings import readings_of
 from image_to_prompt.tests.host.training_tools import (
     QUICK,
     QUICK_BLOCKS,
+    QUICK_FULL,
     Tools,
     generator,
     leftovers,
     weights,
 )
 
-BLOCKS, CROSS, EMBEDDING = "transformer blocks", "cross-attention", "embedding"
+BLOCKS, CROSS, EMBEDDING, FULL = "transformer blocks", "cross-attention", "embedding", "full"
 QUICK_CROSS = replace(QUICK, residual=None)
 
 
@@ -76,6 +77,7 @@ def sd2(host, reference):
 @pytest.fixture(autouse=True)
 def quick(host, monkeypatch):
     presets = {BLOCKS: QUICK_BLOCKS, CROSS: QUICK_CROSS, EMBEDDING: replace(QUICK, lora=None)}
+    presets[FULL] = QUICK_FULL
     for module, name in ((host.nodes.refine, "REFINE"), (host.nodes.fit, "FIT")):
         monkeypatch.setattr(module, name, presets)
     monkeypatch.setattr(host.nodes.fit, "PRESETS", (TEXT_ONLY, *presets))
@@ -209,8 +211,21 @@ def refused(tools: Tools, says: str, **changed: Any) -> None:
         tools.refine(**{"preset": CROSS, **changed})
 
 
-def test_a_preset_of_sd1_is_refused_by_the_familys_name(sdxl):
-    refused(sdxl, r"SDXL.*Choose transformer blocks or cross-attention", preset=EMBEDDING)
+def test_a_residual_corrects_the_image_embedding_and_leaves_the_model(sdxl):
+    """The prompt is that of the corrected embedding, pooled output included; `full` trains too."""
+    model, projection, _ = sdxl.refine(preset=EMBEDDING)
+    assert not model.patches and projection.cross_attention is None
+    assert projection.residual.width == projection.encoder.joint_width
+    with torch.inference_mode():
+        v = sdxl.clip_vision.encode_image(sdxl.picture).image_embeds.float()
+    found, before = (projection.readings.apply(each) for each in (projection.corrected(v), v))
+    states = sdxl.embed(projection)
+    assert torch.allclose(states[0, 1, :768], found["l.eos"][0], atol=1e-4)
+    assert torch.allclose(states[0, 76, 768:], found["g.pad"][0], atol=1e-4)
+    assert not torch.allclose(found["pooled"], before["pooled"], atol=1e-4)
+    whole = sdxl.fit(preset=FULL, epochs=1)[1]
+    assert whole.vision is not None and whole.residual is not None
+    assert whole.cross_attention is not None
 
 
 def test_wrong_pairings_are_refused_by_socket(sdxl, sd2):

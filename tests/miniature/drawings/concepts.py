@@ -39,13 +39,12 @@ from .editing import edited
 from .measures import measured, shown
 from .rows import CENTRED, PAPER, projections
 from .sampling import Miniature, noise_of
+from .words import WORDS
 from .world import COLOURS, THINGS, TRAINED, Scenes, generator_of, render, sample
 
 SEEDS = {"train": 401, "test": 402}
 NOISE_SEED, PICTURE_SEED, MOST = 403, 404, 500
 ATTRIBUTES, COLUMNS = ("thing", "ground"), ("thing", "judge", "ground")
-# What a user would write as words of one's own, and as a text that names one of them.
-WORDS = {"thing": list(THINGS), "ground": [f"{colour} background" for colour in COLOURS]}
 TEXT_WEIGHT, ENERGY = 0.9, 0.9
 
 

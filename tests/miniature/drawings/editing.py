@@ -1,7 +1,8 @@
 """The editing curve: how often a text's change takes, and how often the rest stays.
 
 A text names another ground ("on a red background") or another thing ("a fox"), and nothing else.
-The rest is the thing in the first case, the ground in the second.
+The rest is the thing in the first case, the ground in the second. In the rows "left out" the
+picture's own ground or thing is left out first, as by Image To Prompt Mix with *all but this*.
 
     python tests miniature.drawings.editing --n 300
 """
@@ -19,13 +20,15 @@ from image_to_prompt.projection import Centred, Projection, condition
 from ..experiments.scores import share
 from . import models, oracle
 from .measures import DRAWS, picks, shown
-from .rows import BEST, CENTRED, FITTED, PAPER, Cases, projections
+from .rows import BEST, FITTED, PAPER, Cases, projections
 from .sampling import Miniature, noise_of
+from .words import left_out
 from .world import COLOURS, THINGS, TRAINED, Scenes, generator_of, sample, visible
 
 ALPHAS = (0.6, 0.9, 1.2, 1.6, 2.0)
 KINDS = ("ground", "thing")
-FORMS = (PAPER, BEST, CENTRED["gap_half"], FITTED)
+LEFT_OUT = "{}, left out"
+FORMS = (PAPER, BEST, FITTED, LEFT_OUT.format(PAPER), LEFT_OUT.format(BEST))
 SEED = 56
 CLEAR = 0.6  # share of the drawing that the new ground must leave visible
 Curve = dict[float, dict[str, Tensor]]  # by text weight: `outcome`
@@ -77,11 +80,15 @@ def outcome(pictures: Tensor, target: Scenes, kind: str, judge: models.Judge) ->
 
 def curve_of(
     mini: Miniature, judge: models.Judge, case: Cases, form: Projection, kind: str,
-    weights: Sequence[float] = ALPHAS,
+    weights: Sequence[float] = ALPHAS, without_it: bool = False,
 ) -> Curve:  # fmt: skip
-    """Outcomes of one form by ascending text weight, with the same noise in all."""
+    """Outcomes of one form by ascending text weight, with the same noise in all.
+
+    without_it: whether what the text changes is left out of the picture first.
+    """
     texts, target = changed(case.scenes, kind)
-    noise, e = noise_of(SEED, len(case.embeds)), form.apply(case.embeds)
+    embeds = left_out(mini, form, case.embeds, kind) if without_it else case.embeds
+    noise, e = noise_of(SEED, len(embeds)), form.apply(embeds)
     return {
         weight: outcome(
             mini.draw(edited(mini, e, texts, weight, form.centred), noise), target, kind, judge
@@ -96,7 +103,10 @@ def table(mini: Miniature, judge: models.Judge, n: int, forms: Sequence[str] = F
     known, points = projections(mini), []
     print(f"\nedits by a text, {n} held-out pictures a point")
     for kind in KINDS:
-        curves = {name: curve_of(mini, judge, case, known[name], kind) for name in forms}
+        curves = {}
+        for name in forms:
+            plain = next(form for form in known if name in (form, LEFT_OUT.format(form)))
+            curves[name] = curve_of(mini, judge, case, known[plain], kind, without_it=name != plain)
         for name, curve in curves.items():
             for weight, found in curve.items():
                 point = {key: share(values) for key, values in found.items()}
