@@ -25,11 +25,8 @@ FAMILY = "family"
 
 def tensors_of(prompt: FamilyPrompt) -> dict[str, Tensor]:
     """Every tensor of the prompt under its name in files."""
-    found = {
-        "vectors": prompt.vectors,
-        "slots": prompt.slots.to(torch.int32),
-        "pooled": prompt.pooled,
-    }
+    slots = prompt.slots.to(torch.int32)
+    found = {"vectors": prompt.vectors, "slots": slots, "pooled": prompt.pooled}
     for name, origin in prompt.origins.items():
         found |= {f"{name}.offset": origin.offset, f"{name}.scale": origin.scale}
     return found
@@ -37,11 +34,8 @@ def tensors_of(prompt: FamilyPrompt) -> dict[str, Tensor]:
 
 def numbers_of(prompt: FamilyPrompt) -> dict[str, Any]:
     """Everything else about the prompt, as JSON holds it."""
-    return {
-        FAMILY: asdict(prompt.family),
-        "layer": prompt.layer,
-        "encoder": asdict(prompt.encoder),
-    }
+    family, encoder = asdict(prompt.family), asdict(prompt.encoder)
+    return {FAMILY: family, "layer": prompt.layer, "encoder": encoder}
 
 
 def family_prompt_of(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> FamilyPrompt:
