@@ -145,9 +145,12 @@ class Projection:
     def with_readings(self, readings: Readings) -> Projection:
         """The projection for another model family; its matrix is kept as float16 holds it.
 
-        The closed form is not used with readings, and its file is half as large so.
+        The closed form is not used with readings, and its file is half as large so. A residual on
+        the closed form's prompt embedding is left out: it means nothing in joint CLIP space.
         """
-        return replace(self, matrix=self.matrix.half().float(), readings=readings)
+        kept = None if self.readings is None else self.residual
+        half = self.matrix.half().float()
+        return replace(self, matrix=half, readings=readings, residual=kept)
 
     @property
     def context_width(self) -> int:
@@ -198,7 +201,7 @@ class Projection:
         if self.centred is not None and self.centred.gap > 0:
             u, length = self.centred.blend(u, self.norm, v)
             _require_direction(u, "a projected image")
-        if self.residual is not None:
+        if self.residual is not None and self.readings is None:
             u = self.residual.apply(u)
             _require_direction(u, "a projected image")
         return length * u / u.norm(dim=-1, keepdim=True)
@@ -206,13 +209,13 @@ class Projection:
     def corrected(self, image_embeds: Tensor) -> Tensor:
         """Image embeddings (B, J) for readings, with what training corrected in them.
 
-        v' = n + B A n + s, n = v/|v|: the residual in joint CLIP space (ours). Without readings or
-        a residual the embeddings themselves; a residual of zeros changes no direction's bits.
+        v' = v + |v| (B A n + s), n = v/|v|: the residual in joint CLIP space (ours). Without
+        readings or a residual the embeddings themselves; a residual of zeros changes no bit.
         image_embeds: (B, J), joint CLIP space, of any length > 0.
         """
         if self.readings is None or self.residual is None:
             return image_embeds
-        return self.residual.apply(torch.nn.functional.normalize(image_embeds.float(), dim=-1))
+        return self.residual.apply(image_embeds.float())
 
     def __repr__(self) -> str:
         parts = [

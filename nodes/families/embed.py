@@ -52,7 +52,7 @@ def family_prompt(
 ) -> list:
     """One CONDITIONING of pictures' states, as core's CLIPTextEncode gives one of texts.
 
-    pictures: text states (B, D) by the reading's name, as many as there are different factors.
+    pictures: text states (B, D) by the reading's name, all at once or one each for the factors.
     factors: text_weight and strength. blend, pads: see `picture_prompt`. slots: (1, 77), which
     picture each slot holds; None: each picture has a prompt of its own.
     """

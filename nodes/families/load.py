@@ -99,6 +99,8 @@ def with_readings(
     for name, reading in readings.readings.items():
         log.info("%s: R2 %.3f, cosine %.3f held out", name, reading.r_squared, reading.cosine)
     readings = readings.with_direction(visual_direction(source.visual))
+    if source.projection.residual is not None:
+        log.warning("the residual that was trained for SD 1.x is left out for %s", family.name)
     made = source.projection.with_readings(readings)
     return made if pictures is None else _centred(made, clip_vision, pictures)
 

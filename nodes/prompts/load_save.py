@@ -19,6 +19,7 @@ from ...projection import (
 from ...projection.errors import escape, quoted
 from ...projection.families.saved import FamilyPrompt
 from ...projection.storage.prompt_file import save_new_prompt
+from ...projection.tensors import is_plain
 from ..families.saved import saved_entries
 from ..host import api as host
 from ..host import files
@@ -179,7 +180,7 @@ def _prompt(
     if readings is None:
         return SlotPrompt.of(states, encoder, projection.centred)
     pooled = extras.get("pooled_output")
-    if pooled is None:
+    if not isinstance(pooled, Tensor) or not is_plain(pooled):
         raise ImageToPromptError(
             f"a CONDITIONING of {readings.family.name} with a pooled output",
             "one without",
@@ -192,7 +193,10 @@ def _prompt(
 def _only_entry(conditioning: Any) -> Any:
     """The entry of a CONDITIONING of one. Raises ImageToPromptError for anything else."""
     whole = isinstance(conditioning, list) and all(
-        isinstance(entry, (list, tuple)) and len(entry) == 2 and hasattr(entry[0], "shape")
+        isinstance(entry, (list, tuple))
+        and len(entry) == 2
+        and isinstance(entry[0], Tensor)
+        and isinstance(entry[1], dict)
         for entry in conditioning
     )
     if not whole or len(conditioning) != 1:

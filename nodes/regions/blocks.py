@@ -50,7 +50,7 @@ class ImageToPromptBlocks(io.ComfyNode):
                     default=PRESETS[0],
                     tooltip=(
                         "style: the blocks that IPAdapter_plus calls style transfer. composition: "
-                        "those that it calls composition. inner blocks: those at the two lowest "
+                        "those that it calls composition. inner blocks: those at the lowest "
                         "resolutions. outer blocks: the others. custom: the weights below."
                     ),
                 ),

@@ -129,7 +129,7 @@ def _placed(parts: list[list], masks: Tensor) -> list:
 
 
 def _ends(projection: Projection, clip: Any, text: str) -> tuple[list[int], bool]:
-    """Where the text's chunks end, and whether the U-Net reads a pooled vector beside the slots."""
+    """Where the text's chunks end, and whether pooled vectors are the family's own."""
     if projection.readings is None:
         return host.encode_text(clip, text).eos, False
     encoded = encode_family_text(clip, text, projection.readings.family)
@@ -139,7 +139,7 @@ def _ends(projection: Projection, clip: Any, text: str) -> tuple[list[int], bool
 def _shared(grid: Grid, parts: list[list], eos: list[int], pooled: bool) -> list:
     """One prompt whose slots the tiles share.
 
-    Its pooled output is the mean of the tiles' where the U-Net reads it, else the first tile's.
+    Its pooled output is the mean of the tiles' where pooled vectors are the family's own.
     """
     made = []
     for same in zip(*parts, strict=True):  # the same entry of each tile

@@ -1,11 +1,12 @@
-"""A trained correction of the prompt embedding's direction (ours).
+"""A trained correction of a direction: the prompt embedding's, or the image embedding's (ours).
 
     n = u / |u|                          the closed form's direction, see `projector`
     u' = u + |u| (B A n + s)             A: down (r, D), B: up (D, r), s: shift (D,)
     e = norm * u' / |u'|
 
 The correction is added to u itself, so that a zero one gives the closed form bit for bit; the
-result keeps the length on which prompts lie.
+result keeps the length on which prompts lie. With the readings of SD 2.x and SDXL u is the image
+embedding, joint CLIP space, and D is J; see `Projection.corrected`.
 """
 
 from __future__ import annotations

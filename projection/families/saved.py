@@ -1,10 +1,11 @@
 """What pictures became for SD 2.x or SDXL, apart from projection and vision encoder (ours).
 
-    slot EOS + k of a text's chunk <- slot 1 + k of the saved prompt's chunk
+    slot of the text's first EOS <- slot 1 of the saved prompt's chunk
+    each slot after it           <- the same slot of the saved prompt's chunk
 
-A prompt that was made without a text begins at slot 1, where the empty prompt ends. With a text it
-begins where that text ends, so that a text added afterwards gives what it would have given before.
-It joins beside the offset of its kind of slot, which the prompt keeps for this.
+A prompt that was made without a text has its EOS reading in slot 1, where the empty prompt ends, so
+that a text added afterwards gives what it would have given before. It joins beside the offset of
+its kind of slot, which the prompt keeps for this.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class FamilyPrompt:
             raise ImageToPromptError(
                 f"a finite conditioning (B, {CHUNK} n, {family.width}) with pooled vectors "
                 f"(B, {readings.pooled_width}) of {family.name}",
-                f"{tuple(conditioning.shape)} and {tuple(pooled.shape)}",
+                f"{tuple(conditioning.shape)} and {tuple(pooled.shape)}, or NaN in them",
                 "Save a prompt that was made with the same projection.",
                 "prompt to save",
             )
@@ -105,9 +106,9 @@ def saved_prompt(
 def _aligned(slots: Tensor, eos: Sequence[int]) -> Tensor:
     """Rows of vectors (B, 77 n) for a text whose chunks end at `eos`; those before are unused."""
     chunks = slots.split(CHUNK, dim=1)
-    place = torch.arange(CHUNK)
     found = []
     for number, end in enumerate(eos):
-        own = chunks[min(number, len(chunks) - 1)]
-        found.append(own[:, (place - end + 1).clamp_min(1)])
+        own = chunks[min(number, len(chunks) - 1)].clone()
+        own[:, end] = own[:, 1]
+        found.append(own)
     return torch.cat(found, dim=1)

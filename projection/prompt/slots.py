@@ -132,9 +132,9 @@ def weighted_mean(
     if weights is None or all(weight >= 0 for weight in weights):
         return spherical_mean(embeddings, weights, common)
     used, positive, below, negative = signed_rows(weights, len(embeddings))
-    parts = ((used, positive), (below, negative))
-    means = [spherical_mean(embeddings[rows], part, common) for rows, part in parts]
-    return subtracted(*means, math.fsum(negative) / math.fsum(positive), common)
+    mean = spherical_mean(embeddings[used], positive, common)
+    taken = spherical_mean(embeddings[below], negative, common)
+    return subtracted(mean, taken, math.fsum(negative) / math.fsum(positive), common)
 
 
 def signed_rows(

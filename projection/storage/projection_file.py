@@ -21,8 +21,8 @@ from ..errors import ImageToPromptError
 from ..families.readings import Readings
 from ..projector import Projection
 from ..state_dict import CROSS, RESIDUAL, VISION, adapter_state_dict, features_of, with_adapters
+from .families.readings import READINGS, numbers_of, readings_of, tensors_of
 from .metadata import as_metadata, check_version, metadata_value
-from .readings_state import READINGS, numbers_of, readings_of, tensors_of
 from .tensor_file import TensorFile, encode
 from .whole_file import create_file, replace_file
 
@@ -150,6 +150,10 @@ def _projection(
         centred=_centred(metadata, tensors) if CENTRED in metadata else None,
         readings=_readings(metadata, tensors) if READINGS in metadata else None,
     )
+    if READINGS in features and _JOINT not in features:
+        # Files from before `corrected` could name one, and it had no effect.
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(f"{RESIDUAL}.")}
+        features = [name for name in features if name != RESIDUAL]
     loaded = with_adapters(projection, tensors)
     # What is announced must be there, and nothing else: leaving out a part, or using one that a
     # reader was not told of, would give other prompts without a word.

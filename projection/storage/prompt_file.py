@@ -4,7 +4,7 @@
 which of them each slot holds: one vector, 3 KB for SD 1.x, for an image alone. Metadata name the
 encoder; `features` works as in `projection_file`: "common" is the common part of a centred
 projection, with its gap, beside which a text is added; "family" is a prompt of SD 2.x or SDXL, see
-`family_prompt_state`.
+`families.prompt`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..errors import ImageToPromptError
 from ..families.saved import FamilyPrompt
 from ..prompt.conditioning import CHUNK
 from ..prompt.slots import SlotPrompt
-from .family_prompt_state import FAMILY, family_prompt_of, numbers_of, tensors_of
+from .families.prompt import FAMILY, family_prompt_of, numbers_of, tensors_of
 from .metadata import as_metadata, check_version, metadata_value
 from .tensor_file import TensorFile, encode
 from .whole_file import create_file, replace_file

@@ -16,8 +16,11 @@ from image_to_prompt.projection import (
     load_prompt,
     picture_prompt,
     save_prompt,
+    shared_slots,
 )
 from image_to_prompt.projection.families.saved import FamilyPrompt, saved_prompt
+from image_to_prompt.projection.families.several import by_slots, shared_states
+from image_to_prompt.projection.families.slots import states_prompt
 from image_to_prompt.tests.fixtures import builders
 from image_to_prompt.tests.projection.families.toy_family import TOY, captions, pictures, states_of
 
@@ -125,15 +128,37 @@ def test_a_damaged_file_is_refused(readings, tmp_path, name, value):
 
 @pytest.mark.parametrize(
     "key, value",
-    [("features", ["family", "common"]), ("layer", 0), ("family", {}), ("features", [])],
+    [
+        ("features", ["family", "common"]),
+        ("layer", 0),
+        ("family", {}),
+        ("family", {"name": "f", "parts": [], "pooled": "z", "layer": -1}),
+        ("features", []),
+    ],
 )
 def test_damaged_facts_are_refused(readings, tmp_path, key, value):
     save_prompt(saved(readings, 1), tmp_path / "p")
     with safe_open(tmp_path / "p", "pt") as file:
         metadata = {**file.metadata(), key: json.dumps(value)}
     save_file(load_file(tmp_path / "p"), tmp_path / "q", metadata)
-    with pytest.raises(ImageToPromptError):
+    with pytest.raises(ImageToPromptError, match="whole prompt file"):
         load_prompt(tmp_path / "q")
+
+
+def test_slots_that_pictures_share_stay_where_they_were_saved(readings):
+    v, slots = torch.nn.functional.normalize(pictures(2), dim=-1), shared_slots([2, 1])
+
+    def shared(text: EncodedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
+        states, _ = shared_states(readings, v, [2, 1])
+        made, pooled = states_prompt(readings, states, text, 0.7)
+        return by_slots(made, slots), pooled
+
+    prompt, text = FamilyPrompt.of(*shared(encoded(1)), readings, ENCODER), encoded(9)
+    found, pooled = saved_prompt(prompt, text, 0.7)
+    wanted, wanted_pooled = shared(text)
+    places = [n for n in range(77) if n != 9]  # whose end token it is, only the first prompt knows
+    assert torch.equal(found[:, places], wanted[:, places])
+    assert torch.equal(pooled, wanted_pooled)
 
 
 def test_the_prompt_keeps_tensors_of_its_own(readings):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
-from torch.nn.functional import normalize
 
 from image_to_prompt.projection import (
     EncodedPrompt,
@@ -19,8 +16,6 @@ from image_to_prompt.projection import (
     NoiseConfig,
     Part,
     PreservationConfig,
-    Residual,
-    ResidualConfig,
     Trainer,
     TrainingConfig,
     fit_readings,
@@ -201,59 +196,6 @@ def test_another_run_is_told_by_its_readings_and_pooled_texts(tmp_path):
         save_checkpoint(run, tmp_path / "run")
         with pytest.raises(ImageToPromptError, match="another run"):
             load_checkpoint(trainer(), tmp_path / "run")
-
-
-EMBEDDING = replace(CONFIG, lora=None, residual=ResidualConfig(rank=2))
-
-
-def test_a_residual_corrects_the_image_embedding_by_the_written_formula():
-    run, embeds = trainer(config=EMBEDDING), toys.pictures(2).embeds
-    assert torch.equal(run.current().corrected(embeds), normalize(embeds, dim=-1))
-    list(refine(run, 3))
-    found = run.result()
-    down, up, shift = found.residual.tensors().values()
-    assert up.any() and shift.any()
-    n = normalize(embeds, dim=-1)
-    assert torch.allclose(found.corrected(embeds), n + n @ down.T @ up.T + shift, atol=1e-6)
-    assert torch.equal(projection().corrected(embeds), embeds)
-    assert torch.equal(builders.small_projection().corrected(embeds), embeds)
-
-
-def test_a_residual_is_trained_on_what_the_model_is_given():
-    """The toy sees the corrected embedding's prompt, pooled text included."""
-    denoiser, config = PooledDenoiser(), replace(EMBEDDING, preservation=PreservationConfig())
-    run = trainer(denoiser, config)
-    list(refine(run, 2))
-    corrected = run.current()
-    denoiser.given.clear()
-    run.step()
-    embeds = corrected.corrected(toys.pictures(2).embeds)
-    wanted = picture_prompt(corrected.readings, embeds, by_part(toys.null(), 1, null_pooled()), 0.0)
-    context, pooled = (torch.cat(each) for each in zip(*denoiser.given, strict=True))
-    for row, vector in zip(context, pooled, strict=True):
-        place = (wanted[0] - row).flatten(1).norm(dim=1).argmin()
-        assert torch.allclose(wanted[0][place], row, atol=1e-5)
-        assert torch.allclose(wanted[1][place], vector, atol=1e-5)
-
-
-def test_a_residual_of_image_embeddings_is_saved_and_named(tmp_path):
-    run = trainer(config=replace(EMBEDDING, lora=CONFIG.lora))
-    list(refine(run, 2))
-    found, embeds = run.result(), toys.pictures(2).embeds
-    save_projection(found, tmp_path / "p")
-    assert torch.equal(load_projection(tmp_path / "p").corrected(embeds), found.corrected(embeds))
-    with safe_open(tmp_path / "p", "pt") as file:
-        features = json.loads(file.metadata()["features"])
-    assert "residual of image embeddings" in features  # which earlier versions refuse by name
-    save_projection(replace(builders.small_projection(), residual=None), tmp_path / "q")
-    with safe_open(tmp_path / "q", "pt") as file:
-        assert json.loads(file.metadata()["features"]) == []
-
-
-def test_a_residual_of_another_width_is_refused():
-    wide = Residual(torch.zeros(1, 5), torch.zeros(5, 1), torch.zeros(5))
-    with pytest.raises(ImageToPromptError, match=f"width {projection().encoder.joint_width}"):
-        replace(projection(), residual=wide)
 
 
 def test_pooled_text_of_another_width_is_refused():

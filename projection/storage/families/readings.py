@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..families.family import Family, Part
-from ..families.reading import NUMBERS, TENSORS, Reading
-from ..families.readings import Readings
+from ...errors import ImageToPromptError
+from ...families.family import Family, Part
+from ...families.reading import NUMBERS, TENSORS, Reading
+from ...families.readings import Readings
 
 READINGS = "readings"
 _VECTORS = ("centre", "direction")
@@ -52,10 +53,12 @@ def readings_of(numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Re
 
 
 def family_of(numbers: Mapping[str, Any]) -> Family:
-    """A family from what `asdict` makes of it. Raises KeyError or TypeError for other numbers."""
+    """A family from what `asdict` makes of it. Raises KeyError, TypeError or ValueError."""
     others = dict(numbers)
-    parts = tuple(Part(**part) for part in others.pop("parts"))
-    return Family(parts=parts, **others)
+    try:
+        return Family(parts=tuple(Part(**part) for part in others.pop("parts")), **others)
+    except ImageToPromptError as error:
+        raise ValueError(f"family {error.got}") from error
 
 
 def _reading(name: str, scores: Any, tensors: Mapping[str, Tensor]) -> Reading:

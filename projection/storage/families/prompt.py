@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..closed_form.clip_identity import ClipIdentity
-from ..families.family import Family
-from ..families.saved import FamilyPrompt
-from ..families.slots import Origin
-from .metadata import metadata_value
-from .readings_state import family_of
+from ...closed_form.clip_identity import ClipIdentity
+from ...families.saved import FamilyPrompt
+from ...families.slots import Origin
+from ..metadata import metadata_value
+from .readings import family_of
 
 FAMILY = "family"
 
@@ -47,26 +46,23 @@ def family_prompt_of(metadata: Mapping[str, str], tensors: dict[str, Tensor]) ->
     layer = metadata_value(metadata, "layer", int)
     if layer >= 0:
         raise ValueError(f"layer {layer}")
-    widths = _widths(family, tensors)
-    origins = {name: _origin(name, width, tensors) for name, width in widths.items()}
+    pooled = tensors["pooled"]
+    if pooled.ndim != 2 or 0 in pooled.shape or not _plain(pooled):
+        raise ValueError(f"pooled {tuple(pooled.shape)}")
+    widths = {part.key: part.width for part in family.parts}
+    origins = {
+        name: _origin(name, widths.get(name.partition(".")[0], pooled.shape[1]), tensors)
+        for name in family.reading_names
+    }
     expected = {"vectors", "slots", "pooled"}
     expected |= {f"{name}.{field}" for name in origins for field in ("offset", "scale")}
     if wrong := expected ^ tensors.keys():
         raise ValueError(f"tensors {', '.join(sorted(wrong)[:3])}, missing or of no feature")
-    vectors, slots, pooled = (tensors[name] for name in ("vectors", "slots", "pooled"))
-    if pooled.shape[:1] != slots.shape[:1] or not _plain(pooled):
+    vectors, slots = tensors["vectors"], tensors["slots"]
+    if pooled.shape[:1] != slots.shape[:1]:
         raise ValueError(f"pooled {tuple(pooled.shape)}")
     encoder = ClipIdentity(**metadata_value(metadata, "encoder", dict))
     return FamilyPrompt(family, layer, vectors, slots.long(), pooled, origins, encoder)
-
-
-def _widths(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The width of each reading; that of pooled is the file's own."""
-    pooled = tensors["pooled"]
-    if pooled.ndim != 2 or 0 in pooled.shape:
-        raise ValueError(f"pooled {tuple(pooled.shape)}")
-    each = {f"{part.key}.{place}": part.width for part in family.parts for place in ("eos", "pad")}
-    return {**each, "pooled": pooled.shape[1]}
 
 
 def _origin(name: str, width: int, tensors: Mapping[str, Tensor]) -> Origin:
