@@ -72,12 +72,23 @@ def rows_of(bench: Bench, judge: models.Judge, scene: Scenes, number: int) -> di
     return found
 
 
+def hands(found: Outcome) -> torch.Tensor:
+    """Whether the picture's thing, or the text's, is drawn by the reference's hand (M,).
+
+    Drawings of neither thing are left out.
+    """
+    own, text = found["judge"], found["text_judge"] & ~found["judge"]
+    return torch.cat([found["artist"][own], found["text_artist"][text]])
+
+
 def print_table(parts: list[dict[str, Outcome]]) -> None:
     """Shares of the picture's and of the caption's, and errors beside those without the picture."""
     rows = {name: joined([part[name] for part in parts]) for name in parts[0]}
     print(f"{len(parts)} references, {NOISES} pictures each")
     for name, found in rows.items():
-        cells = [f"{c} {shown(share(found[c]))}" for c in (*COLUMNS, "text_judge", "text_ground")]
+        cells = [f"{c} {shown(share(found[c]))}" for c in ("judge", "ground")]
+        cells += [f"{c} {shown(share(found[c]))}" for c in ("text_judge", "text_ground")]
+        cells.append(f"hand {shown(share(hands(found)))}")
         cells += [f"{c} {shown(median(found[c]), 1)}" for c in ERRORS]
         cells += [f"{c} x {shown(ratio(found[c], rows['none'][c]))}" for c in ERRORS]
         print(f"{name:24} " + "  ".join(cells), flush=True)
