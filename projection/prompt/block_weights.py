@@ -5,9 +5,9 @@
 It is the rule of `conditioning.apply_strength` with the base in place of the empty prompt, block
 by block. That blocks differ in what they take from a prompt: P+ (Voynov et al. 2023), InstantStyle
 (Wang et al. 2024). "style" and "composition" are those of IPAdapter_plus by name and block; of
-"composition" nothing is confirmed here, see tests/miniature/RESULTS.md. "inner
-blocks" are those at the lowest resolutions, two in SD 1.x and one in SDXL, "outer blocks" the
-others: in P+ the inner ones decide on structure, the outer ones on appearance.
+"composition" nothing is confirmed here, see tests/miniature/RESULTS.md. "inner blocks" are those
+at the lowest resolutions, two in SD 1.x and one in SDXL, "outer blocks" the others: in P+ the inner
+ones decide on structure, the outer ones on appearance.
 """
 
 from __future__ import annotations
