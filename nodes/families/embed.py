@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...projection import (
-    Projection,
-    Readings,
-    apply_strength,
-    pooled_strength,
-    shared_slots,
-)
+from ...projection import EncodedPrompt, Projection, Readings, shared_slots
 from ...projection.families.several import States, by_slots, mean_states, shared_states
 from ...projection.families.slots import states_prompt
 from ...projection.prompt.travel import travel
-from ..host.families.clip import encode_family_text
 from ..host.vision import image_embeddings
-from ..inputs.checks import check_finite
 from ..inputs.embed_inputs import FROM_ALL, SLOTS, TRAVEL
+from .entries import Made, text_entries
 
 
 def family_embeds(
@@ -56,22 +50,13 @@ def family_prompt(
     factors: text_weight and strength. blend, pads: see `picture_prompt`. slots: (1, 77), which
     picture each slot holds; None: each picture has a prompt of its own.
     """
-    encoded = null = encode_family_text(clip, text, readings.family)
-    if encoded.has_words and any(strength != 1 for _, strength in factors):
-        null = encode_family_text(clip, "", readings.family)
-    entries = []
-    for (states, extras), prompt, (nulls, _), nothing in zip(
-        encoded.entries, encoded.prompts, null.entries, null.prompts, strict=True
-    ):
-        conditioning, pooled = [], []
-        for part, (text_weight, strength) in zip(pictures, factors, strict=False):
-            found, vector = states_prompt(readings, part, prompt, text_weight, blend, pads)
-            found = found if slots is None else by_slots(found, slots)
-            conditioning.append(apply_strength(found.to(states), nulls, strength))
-            pooled.append(pooled_strength(vector, nothing.pooled, strength))
-            check_finite([conditioning[-1], pooled[-1]], text_weight, strength)
-        entries.append([torch.cat(conditioning), {**extras, "pooled_output": torch.cat(pooled)}])
-    return entries
+
+    def made(part: States, prompt: EncodedPrompt, text_weight: float) -> Made:
+        found, pooled = states_prompt(readings, part, prompt, text_weight, blend, pads)
+        return found if slots is None else by_slots(found, slots), pooled
+
+    makers = [partial(made, part) for part in pictures]
+    return text_entries(clip, readings.family, text, makers, factors)
 
 
 def each_alone(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...projection import ImageToPromptError, apply_strength, pooled_strength
+from ...projection import EncodedPrompt, ImageToPromptError
 from ...projection.families.saved import FamilyPrompt, saved_prompt
-from ..host.families.clip import EncodedFamilyText, encode_family_text, family_of, layer_of
-from ..inputs.checks import check_finite
+from ..host.families.clip import family_of, layer_of
+from .entries import Made, text_entries
 
 
 def saved_entries(
@@ -18,20 +18,12 @@ def saved_entries(
     Raises ImageToPromptError for the CLIP of another family, or read at another layer.
     """
     _check_clip(prompt, clip)
-    encoded = null = encode_family_text(clip, text, prompt.family)
-    _check_pooled(prompt, encoded)
-    if strength != 1 and encoded.has_words:
-        null = encode_family_text(clip, "", prompt.family)
-    found = []
-    for (states, extras), words, (nulls, _), nothing in zip(
-        encoded.entries, encoded.prompts, null.entries, null.prompts, strict=True
-    ):
-        made, pooled = saved_prompt(prompt, words, text_weight, blend)
-        made = apply_strength(made.to(states), nulls, strength)
-        pooled = pooled_strength(pooled, nothing.pooled, strength)
-        check_finite([made, pooled], text_weight, strength)
-        found.append([made, {**extras, "pooled_output": pooled}])
-    return found
+
+    def made(words: EncodedPrompt, weight: float) -> Made:
+        _check_pooled(prompt, words)
+        return saved_prompt(prompt, words, weight, blend)
+
+    return text_entries(clip, prompt.family, text, [made], [(text_weight, strength)])
 
 
 def _check_clip(prompt: FamilyPrompt, clip: Any) -> None:
@@ -52,8 +44,8 @@ def _check_clip(prompt: FamilyPrompt, clip: Any) -> None:
         )
 
 
-def _check_pooled(prompt: FamilyPrompt, encoded: EncodedFamilyText) -> None:
-    found, wanted = prompt.pooled.shape[1], encoded.prompts[0].pooled.shape[-1]
+def _check_pooled(prompt: FamilyPrompt, words: EncodedPrompt) -> None:
+    found, wanted = prompt.pooled.shape[1], words.pooled.shape[-1]
     if found != wanted:
         raise ImageToPromptError(
             f"a prompt with pooled vectors of width {wanted}",

@@ -3,8 +3,6 @@
 # ruff: noqa: F811  fixtures of another module
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
 
@@ -19,6 +17,7 @@ from image_to_prompt.projection import (
     visual_direction,
     without,
 )
+from image_to_prompt.tests.host.saved_prompts import save_prompt
 from image_to_prompt.tests.host.test_published_arithmetic import (  # noqa: F401  fixtures
     LONG,
     models,
@@ -180,19 +179,7 @@ def test_one_picture_has_all_slots_bit_for_bit(host, models, projection, picture
 @pytest.fixture
 def saved(host, projection):
     """Saves a CONDITIONING and returns the file's name in the list of Load Prompt."""
-    import folder_paths
-
-    files = importlib.import_module("image_to_prompt.nodes.host.files")
-
-    def save(found, prefix):
-        before = set(files.names_in("prompts"))
-        host.classes["ImageToPromptSavePrompt"].execute(found, projection, prefix)
-        folder_paths.cache_helper.clear()
-        folder_paths.filename_list_cache.clear()
-        (name,) = set(files.names_in("prompts")) - before
-        return name
-
-    return save
+    return lambda found, prefix: save_prompt(host, projection, found, prefix)
 
 
 def load(host, models, file, text="", **changes):

@@ -101,19 +101,29 @@ def test_the_projection_of_g_encodes_the_words_with_g(load, mix, models):
     assert taken.shape == (2, 77, 2048) and not torch.allclose(taken, alone, atol=1e-3)
 
 
-def test_layout_gives_each_tile_its_own_pictures_prompt(host, cases, embed, models):
-    projection, clip, clip_vision = case = cases["sdxl"]
-    picture = torch.cat([models.pictures[:1], models.pictures[1:2]], dim=2)  # side by side
+def side_by_side(models):
+    return torch.cat([models.pictures[:1], models.pictures[1:2]], dim=2)
+
+
+def laid_out(host, case, picture, mode):
+    """Image To Prompt Layout's CONDITIONING of two tiles with a text."""
+    projection, clip, clip_vision = case
     with torch.inference_mode():
         [found] = (
             host.classes["ImageToPromptLayout"]
             .execute(
                 projection=projection, clip=clip, clip_vision=clip_vision, image=picture,
-                tiles="2x1", mode="areas", text="in the snow", text_weight=0.6, strength=1.0,
+                tiles="2x1", mode=mode, text="in the snow", text_weight=0.6, strength=1.0,
                 whole=0.25, feather=0.2,
             )
             .args
         )  # fmt: skip
+    return found
+
+
+def test_layout_gives_each_tile_its_own_pictures_prompt(host, cases, embed, models):
+    case, picture = cases["sdxl"], side_by_side(models)
+    found = laid_out(host, case, picture, "areas")
     assert [extras.get("strength") for _, extras in found] == [0.25, None, None]
     parts = (picture, models.pictures[:1], models.pictures[1:2])
     for (states, extras), part in zip(found, parts, strict=True):
@@ -122,18 +132,8 @@ def test_layout_gives_each_tile_its_own_pictures_prompt(host, cases, embed, mode
 
 
 def test_tiles_that_share_slots_keep_states_of_their_own(host, cases, embed, models):
-    projection, clip, clip_vision = case = cases["sdxl"]
-    picture = torch.cat([models.pictures[:1], models.pictures[1:2]], dim=2)
-    with torch.inference_mode():
-        [[[states, extras]]] = (
-            host.classes["ImageToPromptLayout"]
-            .execute(
-                projection=projection, clip=clip, clip_vision=clip_vision, image=picture,
-                tiles="2x1", mode="slots", text="in the snow", text_weight=0.6, strength=1.0,
-                whole=0.25, feather=0.2,
-            )
-            .args
-        )  # fmt: skip
+    case = cases["sdxl"]
+    [[states, extras]] = laid_out(host, case, side_by_side(models), "slots")
     given = {"text": "in the snow", "crop": "none"}
     (left, first), (right, second) = (
         embed(*case, image=models.pictures[n : n + 1], **given) for n in (0, 1)

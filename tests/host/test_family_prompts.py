@@ -7,6 +7,7 @@ import torch
 
 from image_to_prompt.projection import ImageToPromptError
 from image_to_prompt.tests.host.family_tools import cases, embed, load, made, models
+from image_to_prompt.tests.host.saved_prompts import save_prompt
 
 __all__ = ["cases", "embed", "load", "made", "models"]  # fixtures
 TEXT = {"text": "in the snow", "text_weight": 0.8, "strength": 0.9, "blend": "add, keep length"}
@@ -15,18 +16,9 @@ TEXT = {"text": "in the snow", "text_weight": 0.8, "strength": 0.9, "blend": "ad
 @pytest.fixture(scope="module")
 def save(host):
     """Save Prompt on states and pooled vectors: the file's name."""
-    import folder_paths
-
-    from image_to_prompt.nodes.host import files
 
     def saved(projection, states, pooled, name):
-        before = set(files.names_in("prompts"))
-        conditioning = [[states, {"pooled_output": pooled}]]
-        host.classes["ImageToPromptSavePrompt"].execute(conditioning, projection, name)
-        folder_paths.cache_helper.clear()
-        folder_paths.filename_list_cache.clear()
-        (file,) = set(files.names_in("prompts")) - before
-        return file
+        return save_prompt(host, projection, [[states, {"pooled_output": pooled}]], name)
 
     return saved
 
