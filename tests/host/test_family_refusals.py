@@ -25,6 +25,7 @@ def sd1(models):
 @pytest.fixture
 def no_encoding(monkeypatch):
     from image_to_prompt.nodes.families import embed as embedding
+    from image_to_prompt.nodes.families import entries
     from image_to_prompt.nodes.families import load as loading
 
     def encode(*_):
@@ -33,7 +34,7 @@ def no_encoding(monkeypatch):
     for module in (embedding, loading):
         monkeypatch.setattr(module, "image_embeddings", encode)
     monkeypatch.setattr(loading, "caption_states", encode)
-    monkeypatch.setattr(embedding, "encode_family_text", encode)
+    monkeypatch.setattr(entries, "encode_family_text", encode)
 
 
 # --- pairings ---------------------------------------------------------------------------------
