@@ -41,7 +41,11 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         host = loaded(folder, options.sdxl)
-        measure(host, sdxl_forms(host) if options.sdxl else sd15_forms(host), options)
+        forms = sdxl_forms(host) if options.sdxl else sd15_forms(host)
+        rows = {"caption": lambda case: by_captions(host, case)}
+        for name, form in forms.items():
+            rows[name] = lambda case, f=form: embedded(host, f, case.images)
+        measure(host, rows, options)
 
 
 def loaded(folder: str, sdxl: bool) -> SimpleNamespace:
@@ -111,8 +115,11 @@ def sdxl_forms(host: SimpleNamespace) -> dict:
     return {"readings, 32 pictures": projection(host, **given)}
 
 
-def measure(host: SimpleNamespace, forms: dict, options: argparse.Namespace) -> None:
-    """Draw and print every row."""
+def measure(host: SimpleNamespace, rows: dict[str, Callable], options: argparse.Namespace) -> None:
+    """Draw and print every row that the options name: conditioning from a case, by name.
+
+    A row may give the scenes that it asks for as well, where they are not those of the pictures.
+    """
     import torch
 
     from image_to_prompt.tests.miniature.drawings.measures import joined, measured, shown
@@ -120,18 +127,16 @@ def measure(host: SimpleNamespace, forms: dict, options: argparse.Namespace) -> 
     from image_to_prompt.tests.miniature.experiments.scores import share
 
     cases, judge = cases_of(options.n), load("judge")
-    rows: dict[str, Callable] = {"caption": lambda case: by_captions(host, case)}
-    rows |= {
-        name: lambda case, f=form: embedded(host, f, case.images) for name, form in forms.items()
-    }
     for name, prompts in rows.items():
         if options.rows and not name.startswith(tuple(options.rows)):
             continue
         found = []
         for number, case in enumerate(cases):
-            drawn = sampled(host, prompts(case), len(case.captions), SEED + number)
+            made = prompts(case)
+            prompt, wanted = made if isinstance(made, tuple) else (made, case.scenes)
+            drawn = sampled(host, prompt, len(case.captions), SEED + number)
             with torch.inference_mode(False):
-                found.append(measured(drawn.clone().movedim(-1, 1), case.scenes, judge))
+                found.append(measured(drawn.clone().movedim(-1, 1), wanted, judge))
             so_far = joined(found)
             shares = {c: shown(share(so_far[c])) for c in ("thing", "judge", "ground")}
             cells = " ".join(f"{c} {value}" for c, value in shares.items())
@@ -179,13 +184,16 @@ def together(prompts: list) -> list:
     return [[torch.cat([states for states, _ in entries]), extras]]
 
 
-def embedded(host: SimpleNamespace, form, images, text: str = "", text_weight: float = 0.6) -> list:
+def embedded(
+    host: SimpleNamespace, form, images, text: str = "", text_weight: float = 0.6, **options
+) -> list:
     """Image To Prompt Embed's conditioning of pictures and a text."""
     [found] = (
         host.classes["ImageToPromptEmbed"]
         .execute(
             projection=form, clip=host.clip, clip_vision=host.vision, image=images, text=text,
             text_weight=text_weight, strength=1.0, images="one prompt per image", crop="center",
+            **options,
         )
         .args
     )  # fmt: skip
