@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...projection import EncodedPrompts, ImageToPromptError, first_eos
+from .families.names import model_of
 from .progress import map_with_progress
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,7 @@ def check_clip(clip: Any, text_width: int, encoder_name: str) -> None:
         )
     kinds = sorted(clip.tokenize(""))
     if kinds != ["l"]:
-        names = {"g": "SDXL", "h": "SD 2.x", "t5xxl": "T5-based"}
-        likely = next((names[k] for k in names if k in kinds), "another model's")
+        likely = model_of(set(kinds))
         raise ImageToPromptError(
             f"the text encoder of SD 1.x ({encoder_name})",
             f"{likely} text encoder (parts: {', '.join(kinds)})",

@@ -149,7 +149,7 @@ def check_clip_vision(clip_vision: Any, joint_width: int, encoder_name: str) -> 
         raise ImageToPromptError(
             f"the vision encoder of {encoder_name} (joint width {joint_width})",
             got if clip_vision is not None else "no CLIP vision model",
-            "Load the file that the projection came from, for SD 1.x clip-vit-large-patch14, "
+            "Load the one that the projection was made with, for SD 1.x clip-vit-large-patch14, "
             "with Load CLIP Vision (socket clip_vision).",
         )
     return weight

@@ -79,7 +79,7 @@ class Models:
             raise ImageToPromptError(
                 f"the vision encoder of the projection's own {encoder.name}",
                 "another CLIP of the same width",
-                "Load CLIP vision and projection from one file (socket clip_vision).",
+                "Load the one that the projection was made with (socket clip_vision).",
             )
         family, width = family_for(self.projection), self.projection.context_width
         denoiser = HostDenoiser(self.model, width, _CHECKPOINTING[self.memory], family)

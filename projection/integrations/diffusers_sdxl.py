@@ -11,9 +11,10 @@
         negative_pooled_prompt_embeds=empty.pooled,
     )
 
-clip: openai/clip-vit-large-patch14, whose vision encoder gives image_embeds (B, 768). Objects are
-taken as they come (diffusers is not imported), so any pipeline with the same parts will do:
-`tokenizer`, `tokenizer_2`, `text_encoder`, `text_encoder_2`.
+clip: openai/clip-vit-large-patch14, whose vision encoder gives image_embeds (1, 768); for more
+pictures repeat the negative pair as often, as diffusers expects. Objects are taken as they come
+(diffusers is not imported), so any pipeline with the same parts will do: `tokenizer`,
+`tokenizer_2`, `text_encoder`, `text_encoder_2`.
 """
 
 from __future__ import annotations

@@ -16,12 +16,7 @@ from ....projection import (
     has_words,
 )
 from ..text import token_ids
-
-_REFUSED = (
-    ({"l", "g", "t5xxl", "llama"}, "HiDream"),
-    ({"l", "g", "t5xxl"}, "SD3"),
-    ({"l", "t5xxl"}, "Flux"),
-)
+from .names import model_of
 
 
 def family_of(clip: Any) -> Family:
@@ -33,10 +28,9 @@ def family_of(clip: Any) -> Family:
     for family in FAMILIES.values():
         if _is_of(clip, set(tokens), family):
             return family
-    name = next((name for keys, name in _REFUSED if keys == set(tokens)), "another model's")
     raise ImageToPromptError(
         f"text encoders of {', '.join(FAMILIES)}",
-        f"{name} text encoder (parts: {', '.join(sorted(tokens))})",
+        f"{model_of(set(tokens))} text encoder (parts: {', '.join(sorted(tokens))})",
         "Connect the CLIP of a checkpoint of one of these families (socket clip).",
     )
 

@@ -11,9 +11,16 @@ _FILES = """
 **Load CLIP Vision** and **Load Projection** read the same CLIP file. You may rename it.
 
 **Load Projection** encodes 4,000 captions with the checkpoint's text encoders, once for each
-checkpoint: set **corpus_size** to 1000 on a CPU. **Save Projection** keeps the result in
-`models/projections`: choose that file in **Load Projection** and nothing is encoded again.
+checkpoint: set **corpus_size** to 1000 on a CPU.
 """  # noqa: E501
+_SAVED = """
+**Save Projection** keeps the result in `models/projections`: choose that file in
+**Load Projection** and nothing is encoded again.
+"""
+_TRAINED = """
+Choose in **Load Projection** a file that *SDXL variation* saved, and nothing is encoded again. Do
+not choose what is saved here: training would go on from it.
+"""
 
 VARIATION = f"""## Image variation with SDXL
 
@@ -24,7 +31,7 @@ and the model is not changed. Not yet judged on the real SDXL.
   **Load Projection**: their mean is taken out of every picture.
 - **strength** below 1 follows the picture more loosely.
 - **pads** `text encoder`: the picture takes one slot of each encoder.
-{_FILES}"""
+{_FILES}{_SAVED}"""
 
 EDIT = f"""## Picture and text with SDXL
 
@@ -33,7 +40,7 @@ so **text_weight** means about the same as with SD 1.x.
 
 - **text_weight**: higher values follow the text more, lower the picture.
 - **blend** `add, keep length` is gentler at a high text_weight.
-{_FILES}"""
+{_FILES}{_SAVED}"""
 
 REFINE = f"""## Refine SDXL on a picture, then vary it
 
@@ -46,4 +53,4 @@ carries over. Not yet judged on the real SDXL.
 - The training runs once; new seeds of **KSampler** only sample. The curve shows the loss.
 - **Save Projection** keeps what was trained; **Apply Projection** puts it on a model again. With
   **save_lora** it also writes a LoRA for core's Load LoRA.
-{_FILES}"""
+{_FILES}{_TRAINED}"""
