@@ -68,9 +68,12 @@ def test_an_encoder_that_no_file_belongs_to_is_refused(models, load, no_encoding
         load(clip=models.refiner)
 
 
-def test_sd3_is_refused_by_name(load, no_encoding):
+def test_sd3_is_refused_by_name(load, embed, models, no_encoding):
+    sd3 = family_models.sd3()
     with pytest.raises(ImageToPromptError, match="SD3 text encoder"):
-        load(clip=family_models.sd3())
+        load(clip=sd3)
+    with pytest.raises(ImageToPromptError, match=r"SD 1\.x.*Got SD3 text encoder"):
+        embed(load(), sd3, models.vision)
 
 
 def test_another_clip_layer_is_refused(models, made, load, embed, no_encoding):
