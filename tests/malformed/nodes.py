@@ -221,7 +221,7 @@ PAIRINGS = [
             ("SDXL", ("l", "g"), "SDXL"),
             ("the SDXL refiner", ("g",), "SDXL"),
             ("SD 2.x", ("h",), "SD 2.x"),
-            ("FLUX", ("l", "t5xxl"), "T5"),
+            ("FLUX", ("l", "t5xxl"), "Flux"),
             ("T5 alone", ("t5xxl",), "T5"),
             ("another model", ("gemma2_2b",), "another model"),
             ("another model with more parts", ("llama", "l"), "another model"),

@@ -15,5 +15,6 @@ _MODELS = (
 
 
 def model_of(parts: Set[str]) -> str:
-    """The model whose CLIP has tokens of these parts, or "another model's"."""
-    return next((name for keys, name in _MODELS if keys == parts), "another model's")
+    """The model whose CLIP has tokens of these parts; what is known of others, as "T5-based"."""
+    unknown = "T5-based" if "t5xxl" in parts else "another model's"
+    return next((name for keys, name in _MODELS if keys == parts), unknown)
