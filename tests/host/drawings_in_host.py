@@ -73,6 +73,19 @@ def loaded(folder: str, sdxl: bool) -> SimpleNamespace:
     )
 
 
+def remember_texts(clip) -> None:
+    """Let a CLIP encode each text once: what it gives does not depend on the picture."""
+    encode, known = clip.encode_from_tokens, {}
+
+    def encoded(tokens, **options):
+        key = repr((tokens, options))
+        if key not in known:
+            known[key] = encode(tokens, **options)
+        return dict(known[key]) if isinstance(known[key], dict) else known[key]
+
+    clip.encode_from_tokens = encoded
+
+
 def projection(host: SimpleNamespace, **inputs):
     """Load Projection's output."""
     load = host.classes["LoadProjection"].execute

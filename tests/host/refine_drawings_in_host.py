@@ -21,6 +21,7 @@ from image_to_prompt.tests.host.drawings_in_host import (
     embedded,
     loaded,
     projection,
+    remember_texts,
     sampled,
     sdxl_forms,
     together,
@@ -52,19 +53,6 @@ def main() -> None:
         remember_texts(host.clip)
         plain = next(iter(sdxl_forms(host).values())) if options.sdxl else projection(host)
         measure(host, plain, options)
-
-
-def remember_texts(clip) -> None:
-    """Let a CLIP encode each text once: what it gives does not depend on the picture."""
-    encode, known = clip.encode_from_tokens, {}
-
-    def encoded(tokens, **options):
-        key = repr((tokens, options))
-        if key not in known:
-            known[key] = encode(tokens, **options)
-        return dict(known[key]) if isinstance(known[key], dict) else known[key]
-
-    clip.encode_from_tokens = encoded
 
 
 def measure(host: SimpleNamespace, plain, options: argparse.Namespace) -> None:

@@ -21,11 +21,11 @@ from image_to_prompt.tests.host.drawings_in_host import (
     loaded,
     measure,
     projection,
+    remember_texts,
     sdxl_forms,
     together,
 )
 from image_to_prompt.tests.host.in_process import make_importable
-from image_to_prompt.tests.host.refine_drawings_in_host import remember_texts
 
 EDITS = (("ground", 1.0), ("ground", 1.5), ("thing", 1.0), ("thing", 1.5))
 
@@ -58,8 +58,6 @@ def rows_of(host: SimpleNamespace, form) -> dict[str, Callable]:
     rows: dict[str, Callable] = {
         "bound": lambda case: bound(host, form, case),
         "no pictures": lambda case: embedded(host, plain, case.images),
-    }
-    rows |= {
         "clean pads": lambda case: embedded(host, form, case.images, pads="text encoder"),
         "EOS in all slots": lambda case: eos_in_all_slots(host, form, case),
         "cross-attention only": lambda case: mixed(host, form, case, states=True),

@@ -221,6 +221,8 @@ PAIRINGS = [
             ("SDXL", ("l", "g"), "SDXL"),
             ("the SDXL refiner", ("g",), "SDXL"),
             ("SD 2.x", ("h",), "SD 2.x"),
+            ("SD3", ("l", "g", "t5xxl"), "SD3"),
+            ("HiDream", ("l", "g", "t5xxl", "llama"), "HiDream"),
             ("FLUX", ("l", "t5xxl"), "Flux"),
             ("T5 alone", ("t5xxl",), "T5"),
             ("another model", ("gemma2_2b",), "another model"),
